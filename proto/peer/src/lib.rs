@@ -1,0 +1,1 @@
+//! What every program of the federation needs to be a peer of the others.

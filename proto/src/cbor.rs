@@ -1,0 +1,288 @@
+//! The strict CBOR profile of all signed objects: one encoding for one meaning (RFC 8949 §4.2), no tags, no floats,
+//! integer keys, nothing after the end, and every key of a map accounted for.
+
+use std::collections::BTreeMap;
+
+use ciborium::Value;
+
+use crate::refusal::{Object, Reason, Refusal};
+
+/// Nesting no documented object comes near.
+const MAX_DEPTH: usize = 12;
+
+/// Decodes `bytes` of at most `max_bytes`. Decoding, encoding again and comparing is what makes the encoding unique.
+pub fn decode(object: Object, bytes: &[u8], max_bytes: usize) -> Result<Value, Refusal> {
+    if bytes.len() > max_bytes {
+        return Err(Refusal::of(object, Reason::ObjectTooLarge).with("max_bytes", max_bytes));
+    }
+    let mut rest = bytes;
+    let value: Value = ciborium::de::from_reader_with_recursion_limit(&mut rest, MAX_DEPTH)
+        .map_err(|_| Refusal::of(object, Reason::NotCbor))?;
+    if !rest.is_empty() {
+        return Err(Refusal::of(object, Reason::TrailingBytes));
+    }
+    match encode(&value) {
+        Some(canonical) if canonical == bytes => Ok(value),
+        _ => Err(Refusal::of(object, Reason::NotDeterministic)),
+    }
+}
+
+/// The deterministic encoding; `None` for what the profile has no place for: floats, tags, duplicate keys.
+pub fn encode(value: &Value) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    encode_into(value, &mut out)?;
+    Some(out)
+}
+
+fn encode_into(value: &Value, out: &mut Vec<u8>) -> Option<()> {
+    match value {
+        Value::Array(items) => {
+            head(out, 4, items.len() as u64);
+            items.iter().try_for_each(|item| encode_into(item, out))
+        }
+        Value::Map(entries) => {
+            let mut encoded = BTreeMap::new();
+            for (key, value) in entries {
+                if encoded.insert(encode(key)?, encode(value)?).is_some() {
+                    return None;
+                }
+            }
+            head(out, 5, encoded.len() as u64);
+            for (key, value) in encoded {
+                out.extend(key);
+                out.extend(value);
+            }
+            Some(())
+        }
+        Value::Float(_) | Value::Tag(..) => None,
+        // Integers, strings, booleans and null have one encoding each, and ciborium writes that one.
+        scalar => ciborium::into_writer(scalar, out).ok(),
+    }
+}
+
+/// A major type and its argument in the shortest form.
+fn head(out: &mut Vec<u8>, major: u8, argument: u64) {
+    let major = major << 5;
+    match argument {
+        0..=23 => out.push(major | argument as u8),
+        24..=0xff => out.extend([major | 24, argument as u8]),
+        0x100..=0xffff => {
+            out.push(major | 25);
+            out.extend((argument as u16).to_be_bytes());
+        }
+        0x1_0000..=0xffff_ffff => {
+            out.push(major | 26);
+            out.extend((argument as u32).to_be_bytes());
+        }
+        _ => {
+            out.push(major | 27);
+            out.extend(argument.to_be_bytes());
+        }
+    }
+}
+
+/// Builds a map with integer keys; absent values are left out. The encoder sorts, so order here is for the reader.
+#[derive(Debug, Default)]
+pub struct MapBuilder(Vec<(Value, Value)>);
+
+impl MapBuilder {
+    /// An empty map.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an entry.
+    #[must_use]
+    pub fn put(mut self, key: i64, value: impl Into<Value>) -> Self {
+        self.0.push((key.into(), value.into()));
+        self
+    }
+
+    /// Adds an entry if there is a value.
+    #[must_use]
+    pub fn put_some(self, key: i64, value: Option<impl Into<Value>>) -> Self {
+        match value {
+            Some(value) => self.put(key, value),
+            None => self,
+        }
+    }
+
+    /// The map as a value.
+    pub fn build(self) -> Value {
+        Value::Map(self.0)
+    }
+
+    /// The map's deterministic encoding.
+    ///
+    /// # Panics
+    /// If a key was put twice, or a value is a float or a tag: a defect of the caller's code, not of its data.
+    pub fn encode(self) -> Vec<u8> {
+        encode(&self.build()).expect("signed objects have distinct keys and no floats or tags")
+    }
+}
+
+/// Reads a map with integer keys, taking every entry once; [`Fields::finish`] refuses what nobody took.
+#[derive(Debug)]
+pub struct Fields {
+    object: Object,
+    entries: BTreeMap<i64, Value>,
+}
+
+impl Fields {
+    /// Opens a map.
+    pub fn open(object: Object, value: Value) -> Result<Self, Refusal> {
+        let Value::Map(entries) = value else {
+            return Err(Refusal::malformed(object, "not a map"));
+        };
+        let entries = entries
+            .into_iter()
+            .map(|(key, value)| match key.as_integer().and_then(|key| i64::try_from(key).ok()) {
+                Some(key) => Ok((key, value)),
+                None => Err(Refusal::malformed(object, "a key is not an integer")),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { object, entries })
+    }
+
+    /// Takes a value if it is there.
+    pub fn optional(&mut self, key: i64) -> Option<Value> {
+        self.entries.remove(&key)
+    }
+
+    /// Takes a value that must be there.
+    pub fn required(&mut self, key: i64) -> Result<Value, Refusal> {
+        self.optional(key).ok_or_else(|| Refusal::malformed(self.object, format_args!("{key} is missing")))
+    }
+
+    /// Takes an unsigned integer.
+    pub fn uint(&mut self, key: i64) -> Result<u64, Refusal> {
+        let value = self.required(key)?;
+        uint(&value).ok_or_else(|| self.wrong(key, "not an unsigned integer"))
+    }
+
+    /// Takes a text of at most `max` bytes, without control characters.
+    pub fn text(&mut self, key: i64, max: usize) -> Result<String, Refusal> {
+        let value = self.required(key)?;
+        text(value, max).ok_or_else(|| self.wrong(key, "not a text of the documented length"))
+    }
+
+    /// Takes a text if it is there.
+    pub fn optional_text(&mut self, key: i64, max: usize) -> Result<Option<String>, Refusal> {
+        if self.entries.contains_key(&key) { self.text(key, max).map(Some) } else { Ok(None) }
+    }
+
+    /// Takes an unsigned integer if it is there.
+    pub fn optional_uint(&mut self, key: i64) -> Result<Option<u64>, Refusal> {
+        if self.entries.contains_key(&key) { self.uint(key).map(Some) } else { Ok(None) }
+    }
+
+    /// Takes a byte string of exactly `N` bytes.
+    pub fn bytes<const N: usize>(&mut self, key: i64) -> Result<[u8; N], Refusal> {
+        let value = self.required(key)?;
+        bytes(&value).ok_or_else(|| self.wrong(key, "not a byte string of the documented length"))
+    }
+
+    /// Takes a byte string of at most `max` bytes.
+    pub fn blob(&mut self, key: i64, max: usize) -> Result<Vec<u8>, Refusal> {
+        match self.required(key)? {
+            Value::Bytes(bytes) if bytes.len() <= max => Ok(bytes),
+            _ => Err(self.wrong(key, "not a byte string of the documented length")),
+        }
+    }
+
+    /// Takes an array of at most `max` items; absent reads as empty.
+    pub fn array(&mut self, key: i64, max: usize) -> Result<Vec<Value>, Refusal> {
+        match self.optional(key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(items)) if items.len() <= max => Ok(items),
+            Some(_) => Err(self.wrong(key, "not an array of the documented length")),
+        }
+    }
+
+    /// Opens a map within.
+    pub fn map(&mut self, key: i64) -> Result<Self, Refusal> {
+        let value = self.required(key)?;
+        Self::open(self.object, value)
+    }
+
+    /// Refuses whatever was not taken: an entry this version does not know may not go unread under a signature.
+    pub fn finish(self) -> Result<(), Refusal> {
+        match self.entries.first_key_value() {
+            None => Ok(()),
+            Some((key, _)) => Err(self.wrong(*key, "unknown")),
+        }
+    }
+
+    /// The refusal for an entry whose value is not as documented.
+    pub fn wrong(&self, key: i64, what: &str) -> Refusal {
+        Refusal::malformed(self.object, format_args!("{key}: {what}"))
+    }
+}
+
+/// An unsigned integer.
+pub fn uint(value: &Value) -> Option<u64> {
+    value.as_integer().and_then(|integer| u64::try_from(integer).ok())
+}
+
+/// A byte string of exactly `N` bytes.
+pub fn bytes<const N: usize>(value: &Value) -> Option<[u8; N]> {
+    value.as_bytes().and_then(|bytes| bytes.as_slice().try_into().ok())
+}
+
+/// A text of at most `max` bytes, without control characters.
+pub fn text(value: Value, max: usize) -> Option<String> {
+    match value {
+        Value::Text(text) if text.len() <= max && !text.chars().any(char::is_control) => Some(text),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(bytes: &[u8]) -> Option<Reason> {
+        decode(Object::Token, bytes, 64).err().map(|refusal| refusal.reason())
+    }
+
+    #[test]
+    fn one_meaning_has_one_encoding() {
+        assert_eq!(reason(&[0xa1, 0x01, 0x02]), None);
+        assert_eq!(reason(&[]), Some(Reason::NotCbor));
+        assert_eq!(reason(&[0xa1, 0x01]), Some(Reason::NotCbor));
+        assert_eq!(reason(&[0xff]), Some(Reason::NotCbor));
+        assert_eq!(reason(&[0x01, 0x01]), Some(Reason::TrailingBytes));
+        for not_unique in [
+            &[0x18, 0x01][..],               // 1 in two bytes
+            &[0xa2, 0x02, 0x00, 0x01, 0x00], // unsorted keys
+            &[0xa2, 0x01, 0x00, 0x01, 0x00], // a key twice
+            &[0x9f, 0x01, 0xff],             // indefinite length
+            &[0x5f, 0x41, 0x00, 0xff],       // chunked byte string
+            &[0xf9, 0x3c, 0x00],             // a float
+            &[0xc1, 0x01],                   // a tag
+            &[0xc2, 0x41, 0x01],             // a bignum that fits an integer
+        ] {
+            assert_eq!(reason(not_unique), Some(Reason::NotDeterministic), "{not_unique:x?}");
+        }
+    }
+
+    #[test]
+    fn size_and_depth_are_bounded() {
+        let mut longest = vec![0x58, 62];
+        longest.extend([0; 62]);
+        assert_eq!(reason(&longest), None);
+        assert_eq!(reason(&[0; 65]), Some(Reason::ObjectTooLarge));
+        assert_eq!(reason(&[0x81; 40]), Some(Reason::NotCbor));
+        // An array that claims four thousand million items.
+        assert_eq!(reason(&[0x9a, 0xff, 0xff, 0xff, 0xff]), Some(Reason::NotCbor));
+    }
+
+    #[test]
+    fn every_entry_is_accounted_for() {
+        let map = MapBuilder::new().put(1, 7).put(-2, "x").build();
+        let mut fields = Fields::open(Object::Token, map).unwrap();
+        assert_eq!(fields.uint(1).unwrap(), 7);
+        let refusal = fields.finish().unwrap_err();
+        assert_eq!(refusal.metadata("detail"), Some("-2: unknown"));
+    }
+}
