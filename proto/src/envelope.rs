@@ -121,6 +121,15 @@ pub fn seal(object: Object, edition: Edition, content: Value, roots: &[&SigningK
 pub fn open(object: Object, bytes: &[u8], roots: &Roots) -> Result<(Edition, Value), Refusal> {
     let document = parse(object, bytes)?;
     check_threshold(object, &document, roots)?;
+    read_payload(object, &document)
+}
+
+/// Reads a document whoever signed it: to learn which roots it names, before it is opened by them.
+pub(crate) fn open_unsigned(object: Object, bytes: &[u8]) -> Result<(Edition, Value), Refusal> {
+    read_payload(object, &parse(object, bytes)?)
+}
+
+fn read_payload(object: Object, document: &CoseSign) -> Result<(Edition, Value), Refusal> {
     let payload = document.payload.as_deref().unwrap_or_default();
     let mut fields = Fields::open(object, cbor::decode(object, payload, MAX_DOCUMENT_BYTES)?)?;
     let version = fields.uint(VERSION)?;

@@ -1,1 +1,32 @@
-//! What every program of the federation needs to be a peer of the others.
+//! What every program of the federation needs to be a peer of the others: the gateway and the nodes alike.
+//!
+//! In the order a connection meets it:
+//!
+//! ```text
+//! trust         the trust list and the policy it holds, checked, reloaded, failing closed
+//! credentials   its own certificate and key, reloaded
+//! verifier      the peer's certificate: SPIFFE id → that trust domain's bundle → delegate
+//! accept        the accept loop: handshakes in tasks of their own, connections closed when trust ends
+//! edge          the stack of every server: telemetry → rescue → identity → admission → deadline
+//! access        which roles may call what
+//! serve         one server: gRPC with health and reflection, and a private listener for metrics
+//! dial          calls to a peer whose identity is known beforehand
+//! ```
+//!
+//! It is beside the protocol, not in it: [`proto`] has no I/O.
+
+pub mod accept;
+pub mod access;
+pub mod admission;
+pub mod config;
+pub mod credentials;
+pub mod dial;
+pub mod edge;
+pub mod logging;
+pub mod metrics;
+pub mod private;
+pub mod serve;
+pub mod trust;
+pub mod verifier;
+
+pub use access::{Caller, caller};

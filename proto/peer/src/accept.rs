@@ -1,0 +1,324 @@
+//! The accept loop: TLS 1.3 only, both sides authenticated, every handshake in a task of its own with a time limit.
+//!
+//! No tickets and no session storage: a resumed session would skip the verifier, and a revoked peer would get in. When the
+//! trust changes, connections whose certificate no longer verifies are closed. Every refused handshake is logged with
+//! address, identity shown and reason, because under TLS 1.3 the client learns little.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use proto::{identity::PeerId, time::Clock};
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::NoServerSessionStorage,
+    time_provider::TimeProvider,
+    version::TLS13,
+};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+use tracing::{info, warn};
+
+use crate::{
+    access::Caller,
+    credentials::Credentials,
+    trust::{Trust, TrustStore},
+    verifier::ClientVerifier,
+};
+
+/// Bounds of the accept loop.
+#[derive(Clone, Copy, Debug)]
+pub struct AcceptLimits {
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// How many handshakes may be under way.
+    pub max_handshakes: usize,
+    /// How many connections may be open.
+    pub max_connections: usize,
+}
+
+impl Default for AcceptLimits {
+    fn default() -> Self {
+        Self { handshake_timeout: Duration::from_secs(5), max_handshakes: 256, max_connections: 16_384 }
+    }
+}
+
+/// The cryptography of all connections: AWS-LC.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Certificates are judged by the same clock as everything else.
+#[derive(Debug)]
+pub(crate) struct CertificateTime(pub(crate) Arc<dyn Clock>);
+
+impl TimeProvider for CertificateTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.now().as_secs())))
+    }
+}
+
+/// Accepts peers until `shutdown`; then the stream ends.
+pub fn accept(
+    listener: TcpListener,
+    trust: Arc<TrustStore>,
+    credentials: Arc<Credentials>,
+    limits: AcceptLimits,
+    shutdown: CancellationToken,
+) -> Result<ReceiverStream<io::Result<PeerStream>>, rustls::Error> {
+    let tls = Arc::new(ServerTls::new(trust, credentials)?);
+    let (accepted, stream) = mpsc::channel(64);
+    tokio::spawn(follow_trust(tls.clone(), shutdown.clone()));
+    tokio::spawn(accept_loop(listener, tls, limits, accepted, shutdown));
+    Ok(ReceiverStream::new(stream))
+}
+
+async fn accept_loop(
+    listener: TcpListener,
+    tls: Arc<ServerTls>,
+    limits: AcceptLimits,
+    accepted: mpsc::Sender<io::Result<PeerStream>>,
+    shutdown: CancellationToken,
+) {
+    let handshakes = Arc::new(Semaphore::new(limits.max_handshakes));
+    let connections = Arc::new(Semaphore::new(limits.max_connections));
+    loop {
+        let socket = tokio::select! {
+            () = shutdown.cancelled() => return,
+            socket = listener.accept() => socket,
+        };
+        let (socket, address) = match socket {
+            Ok(socket) => socket,
+            Err(error) => {
+                // Out of file descriptors, most likely: connections that end make room.
+                warn!(%error, "accept failed");
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (Ok(handshake), Ok(connection)) =
+            (handshakes.clone().try_acquire_owned(), connections.clone().try_acquire_owned())
+        else {
+            warn!(%address, "connection refused: too many");
+            continue;
+        };
+        let (tls, accepted, shutdown) = (tls.clone(), accepted.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            let shaken = tokio::select! {
+                () = shutdown.cancelled() => return,
+                shaken = timeout(limits.handshake_timeout, tls.handshake(socket, address)) => shaken,
+            };
+            drop(handshake);
+            match shaken {
+                Ok(Ok(mut stream)) => {
+                    stream.permit = Some(connection);
+                    // The receiver is gone only when the server is.
+                    let _ = accepted.send(Ok(stream)).await;
+                }
+                Ok(Err(error)) => warn!(%address, %error, "handshake refused"),
+                Err(_) => warn!(%address, "handshake refused: it took too long"),
+            }
+        });
+    }
+}
+
+/// When the trust changes, everything that hung on the old one is looked at again.
+async fn follow_trust(tls: Arc<ServerTls>, shutdown: CancellationToken) {
+    let mut changed = tls.trust.subscribe();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            change = changed.changed() => if change.is_err() { return },
+        }
+        match tls.renew() {
+            Ok(closed) => info!(closed, "connections checked against the new trust list"),
+            Err(error) => warn!(%error, "the new trust list's certificates cannot be used"),
+        }
+    }
+}
+
+/// What handshakes need, replaced as a whole when the trust changes.
+struct ServerTls {
+    trust: Arc<TrustStore>,
+    credentials: Arc<Credentials>,
+    current: ArcSwap<Current>,
+    open: Mutex<HashMap<u64, Open>>,
+    next: AtomicU64,
+}
+
+struct Current {
+    config: Arc<ServerConfig>,
+    verifier: Arc<ClientVerifier>,
+    generation: u64,
+}
+
+/// An open connection, kept to be checked again.
+struct Open {
+    chain: Vec<CertificateDer<'static>>,
+    close: CancellationToken,
+}
+
+impl ServerTls {
+    fn new(trust: Arc<TrustStore>, credentials: Arc<Credentials>) -> Result<Self, rustls::Error> {
+        let current = Current::new(&trust.current(), credentials.clone(), trust.clock().clone())?;
+        Ok(Self {
+            trust,
+            credentials,
+            current: ArcSwap::from_pointee(current),
+            open: Mutex::default(),
+            next: AtomicU64::default(),
+        })
+    }
+
+    async fn handshake(self: Arc<Self>, socket: TcpStream, address: SocketAddr) -> io::Result<PeerStream> {
+        socket.set_nodelay(true)?;
+        let before = self.current.load_full();
+        let stream = TlsAcceptor::from(before.config.clone()).accept(socket).await?;
+        let chain: Vec<_> = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let close = CancellationToken::new();
+        // Registered first, then checked against the trust of now: a change in between is seen by one of the two.
+        self.lock().insert(number, Open { chain: chain.clone(), close: close.clone() });
+        let registration = Registration { tls: self.clone(), number };
+        let peer = self.verify(&chain, &self.current.load()).map_err(io::Error::other)?;
+        Ok(PeerStream {
+            stream,
+            caller: Caller { peer, address },
+            closed: Box::pin(close.cancelled_owned()),
+            permit: None,
+            _registration: registration,
+        })
+    }
+
+    /// Takes the new trust and closes what it no longer vouches for. Returns how many.
+    fn renew(&self) -> Result<usize, rustls::Error> {
+        let trust = self.trust.current();
+        let current = Current::new(&trust, self.credentials.clone(), self.trust.clock().clone())?;
+        self.current.store(Arc::new(current));
+        let current = self.current.load();
+        let open = self.lock();
+        let ended = open.values().filter(|open| self.verify(&open.chain, &current).is_err());
+        Ok(ended.map(|open| open.close.cancel()).count())
+    }
+
+    fn verify(&self, chain: &[CertificateDer<'_>], current: &Current) -> Result<PeerId, crate::verifier::PeerRefused> {
+        let (leaf, intermediates) = chain.split_first().ok_or(crate::verifier::PeerRefused::Certificate)?;
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(self.trust.clock().now().as_secs()));
+        current.verifier.verify(leaf, intermediates, now)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Open>> {
+        // The map is whole after every statement, so a panic elsewhere leaves nothing half done.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Current {
+    fn new(trust: &Trust, credentials: Arc<Credentials>, clock: Arc<dyn Clock>) -> Result<Self, rustls::Error> {
+        let verifier = Arc::new(ClientVerifier::new(&trust.list, provider())?);
+        let mut config = ServerConfig::builder_with_details(provider(), Arc::new(CertificateTime(clock)))
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(verifier.clone())
+            .with_cert_resolver(credentials);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self { config: Arc::new(config), verifier, generation: trust.generation })
+    }
+}
+
+impl std::fmt::Debug for Current {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TLS of trust generation {}", self.generation)
+    }
+}
+
+/// Takes a connection off the register when it ends.
+struct Registration {
+    tls: Arc<ServerTls>,
+    number: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.tls.lock().remove(&self.number);
+    }
+}
+
+/// An authenticated connection. Reads fail once trust in its peer has ended.
+pub struct PeerStream {
+    stream: TlsStream<TcpStream>,
+    caller: Caller,
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
+    permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    _registration: Registration,
+}
+
+impl std::fmt::Debug for PeerStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "connection of {}", self.caller.peer)
+    }
+}
+
+impl Connected for PeerStream {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.closed.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "trust in this peer has ended")));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

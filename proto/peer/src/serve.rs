@@ -1,0 +1,173 @@
+//! One server: its routes with health and reflection behind the edge, its private listener, its files followed while it
+//! runs, and an end that is in time.
+
+use std::{io, sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{service::Routes, transport::Server};
+use tracing::{info, warn};
+
+use crate::{
+    accept::{AcceptLimits, accept},
+    credentials::Credentials,
+    edge::Edge,
+    metrics::Metrics,
+    private,
+    trust::TrustStore,
+};
+
+/// Where a program listens: bound beforehand, so that tests have no port races.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For peers, with mutual TLS.
+    pub public: TcpListener,
+    /// For the machine's own operators, plain, on loopback.
+    pub private: TcpListener,
+}
+
+/// A program's connections to the federation: what it trusts and who it is.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// What it trusts.
+    pub trust: Arc<TrustStore>,
+    /// Who it is.
+    pub credentials: Arc<Credentials>,
+}
+
+/// What a server serves, and under which bounds.
+#[derive(Debug)]
+pub struct Service {
+    /// The program's own services.
+    pub routes: Routes,
+    /// Their full names, for the health service.
+    pub names: &'static [&'static str],
+    /// The stack around them.
+    pub edge: Edge,
+    /// Bounds of the accept loop.
+    pub accept: AcceptLimits,
+    /// Streams a connection may have open: few, since a queue is no help to anyone who waits in it.
+    pub max_streams_per_connection: u32,
+    /// How often the program's files are looked at for changes.
+    pub reload_every: Duration,
+}
+
+/// Why a server ended.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The reflection descriptors are broken: a defect of the build.
+    #[error("reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The TLS configuration cannot be made.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The transport failed.
+    #[error("transport: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The private listener failed.
+    #[error("private listener: {0}")]
+    Private(#[from] io::Error),
+}
+
+/// How long calls under way have to end once the server is told to stop; the whole stop stays under 5 s.
+const GRACE: Duration = Duration::from_secs(3);
+
+const HEADER_LIST_BYTES: u32 = 16 * 1024;
+
+/// Serves until `shutdown`, then lets calls under way end.
+pub async fn serve(
+    listeners: Listeners,
+    standing: Standing,
+    service: Service,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    for name in service.names {
+        health.set_service_status(*name, tonic_health::ServingStatus::Serving).await;
+    }
+    let routes = service
+        .routes
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    let router = service.edge.around(routes.prepare().into_axum_router());
+    let stopped = CancellationToken::new();
+    let incoming = accept(
+        listeners.public,
+        standing.trust.clone(),
+        standing.credentials.clone(),
+        service.accept,
+        shutdown.clone(),
+    )?;
+    let private = private::serve(listeners.private, metrics, standing.trust.clone(), shutdown.clone(), stopped.clone());
+    let private = tokio::spawn(private);
+    let follow = tokio::spawn(follow_files(standing, service.reload_every, shutdown.clone()));
+    let server = Server::builder()
+        .max_concurrent_streams(service.max_streams_per_connection)
+        .http2_max_header_list_size(HEADER_LIST_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_local_error_reset_streams(Some(1024))
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .serve_with_incoming_shutdown(Routes::from(router), incoming, shutdown.clone().cancelled_owned());
+    let ended = tokio::select! {
+        ended = server => ended,
+        () = async { shutdown.cancelled().await; tokio::time::sleep(GRACE).await } => {
+            warn!("calls were still under way when the grace ended");
+            Ok(())
+        }
+    };
+    for name in service.names {
+        health.set_service_status(*name, tonic_health::ServingStatus::NotServing).await;
+    }
+    shutdown.cancel();
+    stopped.cancel();
+    let private = timeout(Duration::from_secs(1), private).await;
+    follow.abort();
+    ended?;
+    match private {
+        Ok(Ok(result)) => Ok(result?),
+        // It was cut off, or it panicked; either way the server has ended.
+        Ok(Err(_)) | Err(_) => Ok(()),
+    }
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::contract::DESCRIPTOR)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// Takes up new editions and new certificates; what is refused leaves the old in place and is said.
+async fn follow_files(standing: Standing, every: Duration, shutdown: CancellationToken) {
+    let mut tick = interval(every);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick.tick().await;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let (trust, credentials) = (standing.trust.clone(), standing.credentials.clone());
+        let reloaded = tokio::task::spawn_blocking(move || (trust.reload(), credentials.reload())).await;
+        let Ok((trust, credentials)) = reloaded else { continue };
+        match trust {
+            Ok(true) => info!(version = standing.trust.current().list_edition.version, "new trust list or policy"),
+            Ok(false) => {}
+            Err(error) => warn!(%error, "trust list or policy refused, the one held stays"),
+        }
+        match credentials {
+            Ok(true) => info!(id = %standing.credentials.id(), "new certificate"),
+            Ok(false) => {}
+            Err(error) => warn!(%error, "certificate refused, the one held stays"),
+        }
+        if standing.trust.current().expires_soon(standing.trust.clock().now()) {
+            warn!(expires_at = %standing.trust.current().expires_at(), "trust list or policy expires soon");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The trust list and the policy a program holds: read from files, verified, replaced while running.
+//!
+//! An older edition than the one held is refused, also after a restart: what was accepted is kept in the data directory.
+//! What has expired is worth nothing: [`TrustStore::usable`] fails closed.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use proto::{
+    envelope::{EXPIRY_ALARM, Edition, Roots},
+    identity::FederationDomain,
+    policy::Policy,
+    refusal::{Object, Reason, Refusal},
+    time::{Clock, UnixTime},
+    trust::TrustList,
+};
+use thiserror::Error;
+use tokio::sync::watch;
+
+/// Where the documents are and by whom they must be signed.
+#[derive(Clone, Debug)]
+pub struct TrustFiles {
+    /// The trust list.
+    pub list: PathBuf,
+    /// The policy.
+    pub policy: PathBuf,
+    /// The root keys pinned in configuration.
+    pub roots: Roots,
+    /// The federation's domain; a list of another federation is refused.
+    pub domain: FederationDomain,
+    /// Where accepted editions are kept; this program's own directory. `None` keeps nothing.
+    pub held: Option<PathBuf>,
+}
+
+/// One consistent pair of trust list and policy.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    /// The trust list.
+    pub list: TrustList,
+    /// Its edition.
+    pub list_edition: Edition,
+    /// The policy.
+    pub policy: Policy,
+    /// Its edition.
+    pub policy_edition: Edition,
+    /// Rises whenever either is replaced. What was verified under another generation is verified anew.
+    pub generation: u64,
+}
+
+/// Why there is no trust to work with.
+#[derive(Debug, Error)]
+pub enum TrustError {
+    /// A file does not read or write.
+    #[error("{path}: {error}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A document is refused.
+    #[error("{path}: {refusal}; make a new one with `gateway trust-list sign` or `gateway policy sign`", path = path.display())]
+    Refused {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// The trust a program holds. Cheap to read, replaced as a whole.
+#[derive(Debug)]
+pub struct TrustStore {
+    files: TrustFiles,
+    clock: Arc<dyn Clock>,
+    current: ArcSwap<Trust>,
+    changed: watch::Sender<u64>,
+}
+
+impl TrustStore {
+    /// Reads and verifies both documents.
+    pub fn open(files: TrustFiles, clock: Arc<dyn Clock>) -> Result<Arc<Self>, TrustError> {
+        let held = match &files.held {
+            Some(dir) => read_held(dir, &files)?,
+            None => None,
+        };
+        let trust = read(&files, held.as_ref(), clock.now())?;
+        keep(&files)?;
+        let (changed, _) = watch::channel(trust.generation);
+        Ok(Arc::new(Self { files, clock, current: ArcSwap::from_pointee(trust), changed }))
+    }
+
+    /// What is held, expired or not.
+    pub fn current(&self) -> Arc<Trust> {
+        self.current.load_full()
+    }
+
+    /// What is held, if it still holds.
+    pub fn usable(&self) -> Result<Arc<Trust>, Refusal> {
+        let trust = self.current();
+        let now = self.clock.now();
+        if now >= trust.expires_at() { Err(Refusal::new(Reason::TrustExpired)) } else { Ok(trust) }
+    }
+
+    /// Reads the files again; whatever is refused leaves what is held in place. Returns whether anything was replaced.
+    pub fn reload(&self) -> Result<bool, TrustError> {
+        let held = self.current();
+        let mut trust = read(&self.files, Some(&held), self.clock.now())?;
+        if trust.list_edition == held.list_edition && trust.policy_edition == held.policy_edition {
+            return Ok(false);
+        }
+        keep(&self.files)?;
+        trust.generation = held.generation + 1;
+        self.current.store(Arc::new(trust));
+        self.changed.send_replace(held.generation + 1);
+        Ok(true)
+    }
+
+    /// Tells of every replacement.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The federation's domain.
+    pub fn domain(&self) -> &FederationDomain {
+        &self.files.domain
+    }
+
+    /// The clock that documents and certificates are judged by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+}
+
+impl Trust {
+    /// When the first of the two documents ends.
+    pub fn expires_at(&self) -> UnixTime {
+        self.list_edition.expires_at.min(self.policy_edition.expires_at)
+    }
+
+    /// Whether it is time to renew loudly.
+    pub fn expires_soon(&self, now: UnixTime) -> bool {
+        now.plus(EXPIRY_ALARM) >= self.expires_at()
+    }
+}
+
+fn read(files: &TrustFiles, held: Option<&Trust>, now: UnixTime) -> Result<Trust, TrustError> {
+    let (list_edition, list) = read_document(&files.list, Object::TrustList, now, |bytes| {
+        // The list held may have added roots and retired pinned ones.
+        let by_held = held.map(|held| TrustList::open(bytes, &held.list.roots));
+        let (edition, list) = match by_held {
+            Some(Ok(opened)) => opened,
+            Some(Err(_)) | None => TrustList::open(bytes, &files.roots)?,
+        };
+        if list.domain != files.domain {
+            return Err(Refusal::malformed(Object::TrustList, "it is of another federation"));
+        }
+        edition.check_version(Object::TrustList, held.map_or(0, |held| held.list_edition.version))?;
+        Ok((edition, list))
+    })?;
+    let (policy_edition, policy) = read_document(&files.policy, Object::Policy, now, |bytes| {
+        let (edition, policy) = Policy::open(bytes, &list.roots)?;
+        edition.check_version(Object::Policy, held.map_or(0, |held| held.policy_edition.version))?;
+        Ok((edition, policy))
+    })?;
+    Ok(Trust { list, list_edition, policy, policy_edition, generation: held.map_or(0, |held| held.generation) })
+}
+
+fn read_document<T>(
+    path: &Path,
+    object: Object,
+    now: UnixTime,
+    open: impl Fn(&[u8]) -> Result<(Edition, T), Refusal>,
+) -> Result<(Edition, T), TrustError> {
+    let bytes = fs::read(path).map_err(|error| TrustError::File { path: path.into(), error })?;
+    let checked = open(&bytes).and_then(|(edition, content)| {
+        edition.check_time(object, now)?;
+        Ok((edition, content))
+    });
+    checked.map_err(|refusal| TrustError::Refused { path: path.into(), refusal })
+}
+
+const HELD_LIST: &str = "trust-list.cose";
+const HELD_POLICY: &str = "policy.cose";
+
+/// What this program accepted before it stopped. It is opened by its own roots: nobody else writes to its directory, and
+/// it may have been signed by roots that configuration never knew. Its age does not matter, only its version and roots.
+fn read_held(dir: &Path, files: &TrustFiles) -> Result<Option<Trust>, TrustError> {
+    let (list_path, policy_path) = (dir.join(HELD_LIST), dir.join(HELD_POLICY));
+    if !list_path.exists() || !policy_path.exists() {
+        return Ok(None);
+    }
+    let read = |path: &Path| fs::read(path).map_err(|error| TrustError::File { path: path.into(), error });
+    let (list, policy) = (read(&list_path)?, read(&policy_path)?);
+    let opened = TrustList::open_held(&list).and_then(|(list_edition, list)| {
+        let (policy_edition, policy) = Policy::open(&policy, &list.roots)?;
+        Ok(Trust { list, list_edition, policy, policy_edition, generation: 0 })
+    });
+    match opened {
+        Ok(trust) if trust.list.domain == files.domain => Ok(Some(trust)),
+        Ok(_) => Ok(None),
+        Err(refusal) => Err(TrustError::Refused { path: list_path, refusal }),
+    }
+}
+
+/// Keeps what was accepted, by atomic rename.
+fn keep(files: &TrustFiles) -> Result<(), TrustError> {
+    let Some(dir) = &files.held else { return Ok(()) };
+    let copy = |from: &Path, name: &str| -> io::Result<()> {
+        let partial = dir.join(format!("{name}.partial"));
+        fs::create_dir_all(dir)?;
+        fs::copy(from, &partial)?;
+        fs::rename(&partial, dir.join(name))
+    };
+    copy(&files.list, HELD_LIST).map_err(|error| TrustError::File { path: dir.join(HELD_LIST), error })?;
+    copy(&files.policy, HELD_POLICY).map_err(|error| TrustError::File { path: dir.join(HELD_POLICY), error })
+}

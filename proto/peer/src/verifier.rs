@@ -1,0 +1,254 @@
+//! A peer's certificate: its one SPIFFE id picks the trust domain whose CAs may vouch for it, and nobody else's may.
+//!
+//! Upholds I7: province 44's CA cannot vouch for province 51, nor for the gateway, whatever its certificates say. URI name
+//! constraints would not do this (webpki refuses them); choosing the bundle by the id before path building does.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use proto::{
+    identity::{FederationDomain, IdentityError, PeerId, Realm, Role},
+    trust::TrustList,
+};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::CryptoProvider,
+    server::{
+        WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use thiserror::Error as ThisError;
+use x509_parser::{extensions::GeneralName, prelude::FromDer};
+
+/// Why a certificate shows nobody of this federation, or nobody that was expected.
+#[derive(Clone, Debug, PartialEq, Eq, ThisError)]
+pub enum PeerRefused {
+    /// Not an X.509 certificate.
+    #[error("not a certificate")]
+    Certificate,
+    /// It has no URI name, or several: identity is exactly one.
+    #[error("the certificate has {0} URI names instead of one")]
+    Names(usize),
+    /// Its URI name is not a peer's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The trust list has no CA for its trust domain.
+    #[error("{0} is of a trust domain that the trust list does not have")]
+    Stranger(PeerId),
+    /// Its chain does not verify against its own trust domain's bundle.
+    #[error("{0}: {1}")]
+    Chain(PeerId, String),
+    /// A server is somebody else than was dialled.
+    #[error("{0} answered instead of {1}")]
+    Unexpected(PeerId, Expected),
+}
+
+/// Whom a dialled address must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// A replica of the gateway.
+    Gateway,
+    /// A node of this member.
+    NodeOf(proto::member::Member),
+}
+
+impl Expected {
+    fn realm(self) -> Realm {
+        match self {
+            Self::Gateway => Realm::Gateway,
+            Self::NodeOf(member) => Realm::Member(member),
+        }
+    }
+
+    fn is(self, peer: &PeerId) -> bool {
+        peer.realm() == self.realm() && matches!(peer.role(), Role::Gateway(_) | Role::Node(_))
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gateway => f.write_str("the gateway"),
+            Self::NodeOf(member) => write!(f, "the node of {member}"),
+        }
+    }
+}
+
+/// Who a certificate says its holder is. Says nothing of whether to believe it.
+pub fn identify(leaf: &CertificateDer<'_>, domain: &FederationDomain) -> Result<PeerId, PeerRefused> {
+    let (_, certificate) =
+        x509_parser::certificate::X509Certificate::from_der(leaf).map_err(|_| PeerRefused::Certificate)?;
+    let names = certificate.subject_alternative_name().map_err(|_| PeerRefused::Certificate)?;
+    let uris: Vec<&str> = names
+        .iter()
+        .flat_map(|names| &names.value.general_names)
+        .filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None })
+        .collect();
+    match uris.as_slice() {
+        [uri] => Ok(domain.parse_spiffe_id(uri)?),
+        others => Err(PeerRefused::Names(others.len())),
+    }
+}
+
+/// Verifies clients: any peer of the federation, each by its own trust domain's bundle.
+pub struct ClientVerifier {
+    domain: FederationDomain,
+    by_realm: HashMap<Realm, Arc<dyn ClientCertVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientVerifier {
+    /// A verifier for one edition of the trust list.
+    pub fn new(list: &TrustList, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
+        let realms = list.members.keys().map(|member| Realm::Member(*member)).chain([Realm::Gateway]);
+        let by_realm = realms
+            .map(|realm| {
+                let roots = Arc::new(root_store(list, realm)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+                    .build()
+                    .map_err(|error| Error::General(error.to_string()))?;
+                Ok((realm, verifier))
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(Self { domain: list.domain.clone(), by_realm, provider })
+    }
+
+    /// Verifies a client's chain and says who it is.
+    pub fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<PeerId, PeerRefused> {
+        let peer = identify(leaf, &self.domain)?;
+        let Some(verifier) = self.by_realm.get(&peer.realm()) else {
+            return Err(PeerRefused::Stranger(peer));
+        };
+        match verifier.verify_client_cert(leaf, intermediates, now) {
+            Ok(_) => Ok(peer),
+            Err(error) => Err(PeerRefused::Chain(peer, error.to_string())),
+        }
+    }
+}
+
+impl fmt::Debug for ClientVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientVerifier of {} trust domains", self.by_realm.len())
+    }
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // A list of all CAs would be long and say nothing: clients have one certificate.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.verify(end_entity, intermediates, now).map(|_| ClientCertVerified::assertion()).map_err(refused)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.3 only".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Verifies one server: by its own trust domain's bundle, by the address dialled, and that it is whom we meant.
+#[derive(Debug)]
+pub struct ServerVerifier {
+    domain: FederationDomain,
+    expected: Expected,
+    inner: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerVerifier {
+    /// A verifier for one edition of the trust list.
+    pub fn new(list: &TrustList, expected: Expected, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
+        let roots = Arc::new(root_store(list, expected.realm())?);
+        let inner = WebPkiServerVerifier::builder_with_provider(roots, provider)
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?;
+        Ok(Self { domain: list.domain.clone(), expected, inner })
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let peer = identify(end_entity, &self.domain).map_err(refused)?;
+        if !self.expected.is(&peer) {
+            return Err(refused(PeerRefused::Unexpected(peer, self.expected)));
+        }
+        self.inner
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .map_err(|error| refused(PeerRefused::Chain(peer, error.to_string())))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+fn root_store(list: &TrustList, realm: Realm) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for der in list.bundle(realm) {
+        roots.add(CertificateDer::from(der.clone()))?;
+    }
+    Ok(roots)
+}
+
+fn refused(why: PeerRefused) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(why))))
+}
