@@ -1,1 +1,34 @@
-//! placeholder
+//! The national gateway: routes recognition queries to the home province and never learns who anyone is.
+//!
+//! A request's way, top to bottom:
+//!
+//! ```text
+//! peer::edge       telemetry → rescue → identity → admission → deadline
+//! service            decode and parse: protobuf → query
+//! exchange             consent       token signature, proof, time, audience, purpose
+//!                      grant         the policy's part: venue's category × purpose → scope
+//!                      redemption    a proof is redeemed by one venue
+//!                      route         the token's issuer → member → statement, verified and bound
+//!                      recognition   label → level, rule admissible? outcome, decision
+//!                      record        durable, then the answer leaves
+//! ```
+//!
+//! `pki` and `documents` are the commands that make certificates, the trust list and the policy.
+
+pub mod config;
+pub mod documents;
+pub mod pki;
+pub mod server;
+
+mod consent;
+mod exchange;
+mod grant;
+mod member;
+mod metrics;
+mod query;
+mod recognition;
+mod record;
+mod redemption;
+mod resilience;
+mod route;
+mod service;

@@ -15,6 +15,7 @@ use crate::{
     member::Member,
     refusal::{Object, Reason, Refusal},
     suite::{Kid, SigningKey, VerifyingKey},
+    terms::Scope,
     time::{CLOCK_LEEWAY, UnixTime},
     token::TokenHash,
     venue::is_name,
@@ -268,6 +269,23 @@ impl Statement {
         }
     }
 
+    /// Checks that it discloses nothing beyond `scope`: home must not say more than was consented to and granted.
+    pub fn check_scope(&self, scope: Scope) -> Result<(), Refusal> {
+        let disclosed = [
+            (self.0.assigned_at.is_some(), Scope::ASSIGNMENT),
+            (!self.0.tests.is_empty(), Scope::TESTS),
+            (!self.0.doses.is_empty(), Scope::VACCINATION),
+            (!self.0.visits.is_empty(), Scope::RISK_AREAS),
+            (self.0.hint.is_some(), Scope::IDENTITY_HINT),
+        ];
+        match disclosed.iter().find(|(there, needed)| *there && !scope.contains(*needed)) {
+            None => Ok(()),
+            Some((_, needed)) => {
+                Err(Refusal::malformed(OBJECT, format_args!("it discloses {needed}, which was not granted")))
+            }
+        }
+    }
+
     /// Checks that it holds now.
     pub fn check_time(&self, now: UnixTime) -> Result<(), Refusal> {
         if self.0.issued_at > now.plus(CLOCK_LEEWAY) {
@@ -456,6 +474,16 @@ mod tests {
         assert_eq!(statement.check_time(late).unwrap_err().reason(), Reason::Expired);
         let early = NOW.minus(Duration::from_secs(31));
         assert_eq!(statement.check_time(early).unwrap_err().reason(), Reason::NotYetValid);
+    }
+
+    #[test]
+    fn it_discloses_no_more_than_was_granted() {
+        let statement = signed(&status()).unwrap();
+        assert!(statement.check_scope(Scope::ALL).is_ok());
+        for missing in [Scope::ASSIGNMENT, Scope::TESTS, Scope::VACCINATION, Scope::RISK_AREAS, Scope::IDENTITY_HINT] {
+            let granted = Scope::from_bits(u64::from(Scope::ALL.bits() & !missing.bits())).unwrap();
+            assert_eq!(statement.check_scope(granted).unwrap_err().reason(), Reason::ObjectMalformed, "{missing}");
+        }
     }
 
     #[test]

@@ -204,6 +204,11 @@ impl UnverifiedToken {
         self.object.kid()
     }
 
+    /// The handle it claims: what a phone, which has the token from home itself, names in its proofs.
+    pub fn cti(&self) -> Cti {
+        self.consent.cti
+    }
+
     /// Checks the signature against the issuer's consent key.
     pub fn verify(self, key: &VerifyingKey) -> Result<ConsentToken, Refusal> {
         self.object.verify(key, b"")?;

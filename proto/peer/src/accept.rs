@@ -20,7 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use proto::{identity::PeerId, time::Clock};
 use rustls::{
-    ServerConfig,
+    CertificateError, OtherError, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     server::NoServerSessionStorage,
     time_provider::TimeProvider,
@@ -135,10 +135,19 @@ async fn accept_loop(
                     // The receiver is gone only when the server is.
                     let _ = accepted.send(Ok(stream)).await;
                 }
-                Ok(Err(error)) => warn!(%address, %error, "handshake refused"),
+                Ok(Err(error)) => warn!(%address, reason = %reason(&error), "handshake refused"),
                 Err(_) => warn!(%address, "handshake refused: it took too long"),
             }
         });
+    }
+}
+
+/// Our verifier's own words, where it was our verifier that refused: they name the identity shown.
+fn reason(error: &io::Error) -> String {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) => why.to_string(),
+        _ => error.to_string(),
     }
 }
 

@@ -1,0 +1,107 @@
+//! `demo`: every kind of case, each over real connections, in a federation of its own that is gone afterwards. A line a
+//! case; exit 0 only if each came out as it should.
+
+mod cases;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use proto::{
+    contract::recognition::{Decision, Outcome, RecognizeResponse},
+    refusal::{Reason, Refusal, reason_name},
+    time::SystemClock,
+};
+use tonic::{Code, Status};
+
+use crate::{
+    addresses::Ports,
+    commands::recognize::{decision_word, outcome_word},
+    federation::Federation,
+    layout::Layout,
+    options::Options,
+    prepare::Plan,
+};
+
+/// What a case comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// An answer.
+    Answer(Outcome, Decision),
+    /// A documented refusal.
+    Refusal(Reason),
+    /// No connection at all: the handshake was refused.
+    NoConnection,
+    /// A status without a documented reason, which no case wants.
+    Undocumented(Code),
+}
+
+impl Ending {
+    fn of(result: &Result<RecognizeResponse, Status>) -> Self {
+        match result {
+            Ok(answer) => Self::Answer(answer.outcome(), answer.decision()),
+            Err(status) => match Refusal::reason_of(status) {
+                Some(reason) => Self::Refusal(reason),
+                // Under TLS 1.3 a client learns of its refusal when it first reads: whichever way its transport puts it.
+                None if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => Self::NoConnection,
+                None => Self::Undocumented(status.code()),
+            },
+        }
+    }
+
+    fn words(self) -> (String, &'static str) {
+        match self {
+            Self::Answer(outcome, decision) => (outcome_word(outcome).to_owned(), decision_word(decision)),
+            Self::Refusal(reason) => (reason_name(reason).to_owned(), "-"),
+            Self::NoConnection => ("NO_CONNECTION".to_owned(), "-"),
+            Self::Undocumented(code) => (format!("undocumented {code:?}"), "-"),
+        }
+    }
+}
+
+/// Counts and prints.
+#[derive(Debug)]
+pub(crate) struct Report {
+    json: bool,
+    ok: usize,
+    failed: usize,
+}
+
+impl Report {
+    pub(crate) fn case(&mut self, name: &str, want: Ending, got: Ending, ms: f64) {
+        let ((outcome, decision), (wanted, wanted_decision)) = (got.words(), want.words());
+        let ok = want == got;
+        if ok {
+            self.ok += 1
+        } else {
+            self.failed += 1
+        }
+        if self.json {
+            let line = serde_json::json!({ "case": name, "ok": ok, "outcome": outcome, "decision": decision,
+                "wanted_outcome": wanted, "wanted_decision": wanted_decision, "ms": ms });
+            println!("{line}");
+        } else if ok {
+            println!("ok   {name:<28} {outcome:<24} {decision:<7} {ms:.1} ms");
+        } else {
+            println!("FAIL {name:<28} want {wanted} {wanted_decision} got {outcome} {decision}, {ms:.1} ms");
+        }
+    }
+}
+
+/// Runs all cases. Without `--dir` of its own the state is in a temporary directory.
+pub async fn run(options: &Options) -> Result<()> {
+    let temporary = tempfile::Builder::new().prefix("tongxing-demo-").tempdir()?;
+    let layout = Layout::new(temporary.path());
+    let options = Options { dir: temporary.path().to_owned(), ..options.clone() };
+    let plan = Plan::of(&options, &layout)?;
+    let mut federation = Federation::start(&layout, &plan, Ports::Any, Arc::new(SystemClock)).await?;
+    let mut report = Report { json: options.json, ok: 0, failed: 0 };
+    let performed = cases::perform(&mut federation, &mut report).await;
+    let stopped = federation.stop().await;
+    performed.context("a case could not be performed")?;
+    stopped?;
+    println!("{} ok, {} failed", report.ok, report.failed);
+    if report.failed > 0 {
+        bail!("not every case came out as it should");
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! `recognize`: stand at a gate. Reads a presentation, or makes one for a traveler of a member, and shows what a venue sees.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use proto::{
+    contract::recognition::{Decision, Outcome},
+    member::Member,
+    presentation::Presentation,
+    terms::Purpose,
+    time::{Clock, SystemClock},
+    venue::VenueId,
+};
+use province_stub::seed::Condition;
+use tokio::time::Instant;
+
+use crate::{
+    checkpoint::{Seen, level_word},
+    commands::traveler,
+    desk::Desk,
+    layout::Layout,
+    options::Options,
+    phone::Wish,
+    venues,
+};
+
+/// Whom to recognise, and where.
+#[derive(Args, Debug)]
+pub struct Recognize {
+    /// A presentation's text, TX1:…; without one a traveler of --member presents.
+    #[arg(conflicts_with = "member", required_unless_present = "member")]
+    presentation: Option<String>,
+    /// The home member of a seeded traveler.
+    #[arg(long)]
+    member: Option<Member>,
+    /// That traveler's condition.
+    #[arg(long, default_value = "green", value_parser = traveler::parse_condition)]
+    level: Condition,
+    /// The venue that asks; one in another province unless said.
+    #[arg(long)]
+    venue: Option<VenueId>,
+    /// Why it asks.
+    #[arg(long, default_value = "entry")]
+    purpose: Purpose,
+}
+
+/// Recognises one traveler.
+pub async fn run(options: &Options, recognize: &Recognize) -> Result<()> {
+    let desk = Desk::open(&Layout::new(&options.dir), Arc::new(SystemClock))?;
+    let (presentation, venue) = match (&recognize.presentation, recognize.member) {
+        (Some(text), _) => {
+            let presentation = Presentation::from_text(text.trim()).map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+            let members = desk.prepared().plan.members()?;
+            (presentation, recognize.venue.clone().or_else(|| venues::for_load(&members)))
+        }
+        (None, Some(member)) => {
+            let members = desk.prepared().plan.members()?;
+            let venue = recognize.venue.clone().or_else(|| venues::away_from(member, &members));
+            let pass = traveler::pass(&desk, member, recognize.level, &Wish::default(), SystemClock.now()).await?;
+            (pass.present(venue.as_ref(), SystemClock.now()), venue)
+        }
+        (None, None) => bail!("a presentation or --member"),
+    };
+    let venue = venue.context("no venue in this federation")?;
+    let started = Instant::now();
+    let seen = desk.checkpoint(&venue)?.show(&presentation, recognize.purpose).await?;
+    let took = started.elapsed();
+    match seen {
+        Ok(seen) if options.json => println!("{}", json(&seen, &venue, took.as_secs_f64() * 1000.0)),
+        Ok(seen) => print(&seen, &venue, recognize.purpose, took.as_secs_f64() * 1000.0),
+        Err(status) => bail!("{}", traveler::say(&status)),
+    }
+    Ok(())
+}
+
+fn print(seen: &Seen, venue: &VenueId, purpose: Purpose, ms: f64) {
+    let answer = &seen.answer;
+    let (zh, en) = match answer.decision() {
+        Decision::Pass => ("通行", "PASS"),
+        Decision::Assist => ("请工作人员协助", "ASSIST"),
+        Decision::Stop => ("禁止通行", "STOP"),
+    };
+    println!("{zh}  {en}");
+    if let Some(step) = &answer.next_step {
+        println!("{}\n{}", step.zh, step.en);
+    }
+    println!();
+    println!("venue      {venue}, for {purpose}");
+    println!("outcome    {}", outcome_word(answer.outcome()));
+    if let Some(conversion) = &answer.conversion {
+        let home: Option<Member> = conversion.member.parse().ok();
+        let name = home.map(|home| home.profile().health_code_zh).unwrap_or_default();
+        println!("code       {name}: {} → {}", conversion.label, level_word(answer));
+    }
+    if let Some(assignment) = answer.assignment.as_ref().filter(|assignment| !assignment.authority.is_empty()) {
+        let rule = if assignment.rule.is_empty() { "-" } else { &assignment.rule };
+        println!("assigned   by {}, rule {rule}", assignment.authority);
+    }
+    if let Some(correction) = &answer.correction {
+        println!("correct it {}\n           {}", correction.zh, correction.en);
+    }
+    if let Some(hint) = &seen.hint {
+        println!("compare    {} …{}  (opened by the venue alone)", hint.masked_name(), hint.document_tail());
+    }
+    if let Some(statement) = &seen.statement {
+        println!("as of      {}, signed by home and verified here", statement.status().issued_at);
+    }
+    println!("exchange   {}, {ms:.1} ms", traveler::hex(&answer.exchange_id));
+}
+
+fn json(seen: &Seen, venue: &VenueId, ms: f64) -> serde_json::Value {
+    let answer = &seen.answer;
+    serde_json::json!({
+        "outcome": outcome_word(answer.outcome()),
+        "decision": decision_word(answer.decision()),
+        "level": level_word(answer),
+        "label": answer.conversion.as_ref().map(|conversion| &conversion.label),
+        "authority": answer.assignment.as_ref().map(|assignment| &assignment.authority),
+        "venue": venue.to_string(),
+        "exchange_id": traveler::hex(&answer.exchange_id),
+        "statement_verified": seen.statement.is_some(),
+        "ms": ms,
+    })
+}
+
+/// An outcome's word.
+pub(crate) fn outcome_word(outcome: Outcome) -> &'static str {
+    outcome.as_str_name().trim_start_matches("OUTCOME_")
+}
+
+/// A decision's word.
+pub(crate) fn decision_word(decision: Decision) -> &'static str {
+    decision.as_str_name().trim_start_matches("DECISION_")
+}

@@ -1,0 +1,100 @@
+//! Finding a seeded person in a wished-for condition, and getting a pass for them.
+
+use anyhow::{Context, Result, bail};
+use peer::config::to_hex;
+use proto::{
+    member::Member,
+    refusal::{Reason, Refusal},
+    time::UnixTime,
+};
+use province_stub::seed::{self, Condition, SeededPerson};
+use tonic::Status;
+
+use crate::{
+    desk::Desk,
+    phone::{Pass, Wish},
+};
+
+/// People tried before giving up: each may have as many consents as policy allows.
+const TRIES: usize = 8;
+
+/// Reads a condition's word.
+pub(crate) fn parse_condition(text: &str) -> Result<Condition, String> {
+    match text {
+        "green" => Ok(Condition::Green),
+        "yellow" => Ok(Condition::Yellow),
+        "red" => Ok(Condition::Red),
+        "undetermined" => Ok(Condition::Undetermined),
+        "unsubstantiated" => Ok(Condition::Unsubstantiated),
+        "none" => Ok(Condition::NoCode),
+        _ => Err("green, yellow, red, undetermined, unsubstantiated or none".into()),
+    }
+}
+
+/// The seeded people of a member in a condition, in an order of their own each time.
+pub(crate) fn people(desk: &Desk, member: Member, condition: Condition) -> Result<Vec<SeededPerson>> {
+    let people = seed::people(member, desk.prepared().plan.people, &desk.trust().policy);
+    let mut people: Vec<_> = people.into_iter().filter(|person| person.condition == condition).collect();
+    if people.is_empty() {
+        bail!("nobody seeded in {member} is in this condition: {condition:?}");
+    }
+    let dice: [u8; 8] = proto::random::bytes(&proto::random::SystemRandom);
+    let turn = usize::try_from(u64::from_be_bytes(dice) % people.len() as u64)?;
+    people.rotate_left(turn);
+    Ok(people)
+}
+
+/// Enrols a phone for somebody in this condition and gets a pass; who has too many already is passed over.
+pub(crate) async fn pass(
+    desk: &Desk,
+    member: Member,
+    condition: Condition,
+    wish: &Wish,
+    now: UnixTime,
+) -> Result<Pass> {
+    let backend = desk.backend(member)?;
+    let mut refused = None;
+    for person in people(desk, member, condition)?.iter().take(TRIES) {
+        let pass = async { backend.enroll(person).await?.consent(wish, now).await }.await;
+        match pass {
+            Ok(pass) => return Ok(pass),
+            Err(error) if is_quota(&error) => refused = Some(error),
+            Err(error) => return Err(explain(error)).with_context(|| format!("node of {member}")),
+        }
+    }
+    Err(refused.map_or_else(|| anyhow::anyhow!("nobody to ask for"), explain))
+}
+
+fn is_quota(error: &anyhow::Error) -> bool {
+    let reason = error.downcast_ref::<Status>().and_then(Refusal::reason_of);
+    matches!(reason, Some(Reason::TooManyConsents | Reason::TooManyDevices))
+}
+
+/// A status' message and reason, instead of all of its bytes.
+fn explain(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<Status>() {
+        Some(status) => anyhow::anyhow!("{}", say(status)),
+        None => error,
+    }
+}
+
+/// A status as people read it.
+pub(crate) fn say(status: &Status) -> String {
+    use tonic_types::StatusExt;
+    match status.get_details_error_info() {
+        Some(info) => {
+            let mut metadata: Vec<_> = info.metadata.iter().map(|(key, value)| format!("{key} {value}")).collect();
+            metadata.sort();
+            format!("{}: {} ({})", info.reason, status.message(), metadata.join(", "))
+        }
+        None if status.code() == tonic::Code::Unavailable => {
+            format!("nobody answers: {}; is `cargo run` running?", status.message())
+        }
+        None => format!("{:?}: {}", status.code(), status.message()),
+    }
+}
+
+/// An id as people read it.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    to_hex(bytes)
+}

@@ -1,0 +1,157 @@
+//! `up`: the federation, until it is told to stop.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use proto::{
+    member::Member,
+    time::{Clock, SystemClock},
+};
+use province_stub::seed::Condition;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::{
+    addresses::Ports,
+    commands::traveler,
+    federation::Federation,
+    layout::Layout,
+    load::{Load, REWRITE_EVERY},
+    options::Options,
+    phone::{PROOF_LIFE, Wish},
+    prepare::Plan,
+    qr, venues,
+};
+
+/// How often certificates and documents are looked at for renewal while running.
+const RENEW_EVERY: Duration = Duration::from_secs(12 * 3600);
+
+/// Starts everything, prints what there is, and keeps it going until SIGINT or SIGTERM.
+pub async fn run(options: &Options) -> Result<()> {
+    let started = Instant::now();
+    let shutdown = CancellationToken::new();
+    peer::serve::stop_on_signal(shutdown.clone())?;
+    let layout = Layout::new(&options.dir);
+    let plan = Plan::of(options, &layout)?;
+    let federation = Federation::start(&layout, &plan, Ports::Documented, Arc::new(SystemClock)).await?;
+    let mut load = Load::open(&federation, SystemClock.now()).await?;
+    load.write(SystemClock.now())?;
+    let healthy = federation.healthy().await?;
+    announce(&federation, options, &healthy)?;
+    let gateway = federation.desk().gateway_address()?;
+    let ms = started.elapsed().as_millis();
+    println!("ready gateway={gateway} members={}/{} ms={ms}", healthy.len(), federation.members().len());
+    if !options.json {
+        invite(&federation, options).await?;
+    }
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        () = keep_fresh(&federation, &mut load) => bail!("the load file is no longer kept fresh"),
+    };
+    drop(load);
+    federation.stop().await?;
+    ended
+}
+
+/// Fresh proofs every 20 s, new editions and certificates twice a day, and a word if a part has ended.
+async fn keep_fresh(federation: &Federation, load: &mut Load) {
+    let mut rewrite = interval(REWRITE_EVERY);
+    rewrite.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut renew = interval(RENEW_EVERY);
+    renew.tick().await;
+    let mut said = false;
+    loop {
+        tokio::select! {
+            _ = rewrite.tick() => {
+                let now = SystemClock.now();
+                let written = match load.renew(federation, now).await {
+                    Ok(()) => load.write(now).map(drop),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = written {
+                    warn!(%error, "the load file could not be rewritten");
+                }
+                if !said && federation.has_ended_part() {
+                    said = true;
+                    error!("a part of the federation ended by itself");
+                }
+            }
+            _ = renew.tick() => {
+                if let Err(error) = federation.renew().await {
+                    error!(%error, "trust list, policy or certificates could not be renewed");
+                }
+            }
+        }
+    }
+}
+
+fn announce(federation: &Federation, options: &Options, healthy: &[Member]) -> Result<()> {
+    for (taken, instead) in federation.replaced_ports() {
+        println!("port {taken} is taken, {instead} instead");
+    }
+    let prepared = federation.desk().prepared();
+    if options.json {
+        println!("{}", serde_json::to_string(prepared)?);
+        return Ok(());
+    }
+    println!("{:<6}{:<34}{:<18}{:>7}  {:<8}health code", "code", "member", "node", "people", "health");
+    for member in federation.members() {
+        let profile = member.profile();
+        let node = federation.desk().node_address(*member)?;
+        let health = if healthy.contains(member) { "serving" } else { "DOWN" };
+        let people = federation.people();
+        let code = member.to_string();
+        println!("{code:<6}{:<34}{node:<18}{people:>7}  {health:<8}{}", profile.name_en, profile.health_code_zh);
+    }
+    for (pair, replica) in prepared.addresses.gateways.iter().zip(1..) {
+        println!("gateway replica {replica} on {}, metrics on http://{}/metrics", pair.public, pair.private);
+    }
+    Ok(())
+}
+
+/// A traveler's QR, and lines to copy. They work as printed for as long as this runs.
+async fn invite(federation: &Federation, options: &Options) -> Result<()> {
+    let desk = federation.desk();
+    let members = federation.members();
+    let preferred = "44".parse().ok().filter(|member| members.contains(member));
+    let member = preferred.or(members.first().copied()).context("a federation has members")?;
+    let now = SystemClock.now();
+    let pass = traveler::pass(desk, member, Condition::Green, &Wish::default(), now).await?;
+    let now = SystemClock.now();
+    let (drawing, version) = qr::draw(&pass.present(None, now).to_text())?;
+    let gateway = desk.gateway_address()?;
+    let dir = options.dir.display();
+    let venue = venues::for_load(members).context("a federation has venues")?;
+    let credentials = desk.layout().venue(&venue);
+    let credentials = credentials.display();
+    let arguments = if options.dir.as_os_str() == ".tongxing" { String::new() } else { format!(" --dir {dir}") };
+    let ca = format!("{dir}/ca/gateway.tongxing.test.pem");
+    let certificates = format!("-cacert {ca} -cert {credentials}/cert.pem -key {credentials}/key.pem");
+    println!();
+    println!("{drawing}");
+    println!(
+        "A traveler of {} shows this (QR version {version}, expires {}).",
+        member.profile().name_en,
+        now.plus(PROOF_LIFE)
+    );
+    println!("A fresh one:      cargo run -- present --member {member} --format qr{arguments}");
+    println!();
+    println!("Recognise one:    cargo run -- recognize --member {member}{arguments}");
+    println!("All cases:        cargo run -- demo");
+    println!(
+        "With grpcurl:     cargo run -q -- present --member {member} --format grpcurl{arguments} | \\\n                  \
+         grpcurl {certificates} -d @ {gateway} tongxing.recognition.v1.RecognitionService/Recognize"
+    );
+    let ghz = certificates.replace("-ca", "--ca").replace("-cert", "--cert").replace("-key", "--key");
+    println!(
+        "Under load:       ghz {ghz} --import-paths proto --proto proto/tongxing/recognition/v1/recognition.proto \\\n                  \
+         --call tongxing.recognition.v1.RecognitionService/Recognize --data-file {} -n 5000 -c 32 --connections 4 {gateway}",
+        desk.layout().load_file().display()
+    );
+    if options.dir.as_os_str() == ".tongxing" && gateway == "127.0.0.1:7443" {
+        println!("                  or: ghz --config tests/load/recognize.json");
+    }
+    println!("Stop:             Ctrl-C");
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! A desk from which every party of a prepared federation can be played: it reads the state directory and dials.
+
+use std::{fs, path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+use gateway::documents::{self, TrustSource};
+use peer::{
+    credentials::{CredentialFiles, Credentials},
+    dial::{self, DialLimits},
+    serve::Standing,
+    trust::{Trust, TrustFiles, TrustStore},
+    verifier::Expected,
+};
+use proto::{
+    contract::assignment::assignment_service_client::AssignmentServiceClient, member::Member, time::Clock,
+    venue::VenueId,
+};
+use tonic::transport::Channel;
+
+use crate::{checkpoint::Checkpoint, layout::Layout, phone::Backend, prepare::Prepared};
+
+/// The parties of one federation.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    layout: Layout,
+    prepared: Prepared,
+    trust: Arc<TrustStore>,
+}
+
+impl Desk {
+    /// Opens a prepared federation, running or not.
+    pub fn open(layout: &Layout, clock: Arc<dyn Clock>) -> Result<Self> {
+        let prepared = Prepared::read(layout)?;
+        let path = layout.trust_source();
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let source: TrustSource = toml::from_str(&text).with_context(|| path.display().to_string())?;
+        let files = TrustFiles {
+            list: layout.trust_list(),
+            policy: layout.policy(),
+            roots: documents::parse_roots(source.threshold, &source.roots)?,
+            domain: layout.domain(),
+            held: None,
+        };
+        Ok(Self { layout: layout.clone(), prepared, trust: TrustStore::open(files, clock)? })
+    }
+
+    /// Where everything is.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What was prepared.
+    pub fn prepared(&self) -> &Prepared {
+        &self.prepared
+    }
+
+    /// The trust list and policy of now.
+    pub fn trust(&self) -> Arc<Trust> {
+        self.trust.current()
+    }
+
+    /// Takes up new editions.
+    pub fn reload(&self) -> Result<bool> {
+        Ok(self.trust.reload()?)
+    }
+
+    /// A party with the credentials in a directory.
+    pub fn standing(&self, dir: &Path) -> Result<Standing> {
+        let files = CredentialFiles { certificate: dir.join("cert.pem"), key: dir.join("key.pem") };
+        let credentials = Credentials::open(files, self.trust.domain())?;
+        Ok(Standing { trust: self.trust.clone(), credentials })
+    }
+
+    /// A member's backend at its node.
+    pub fn backend(&self, member: Member) -> Result<Backend> {
+        Backend::new(&self.standing(&self.layout.backend(member))?, member, &self.node_address(member)?)
+    }
+
+    /// A member's operator at its node.
+    pub fn operator(&self, member: Member) -> Result<AssignmentServiceClient<Channel>> {
+        let standing = self.standing(&self.layout.operator(member))?;
+        let expected = Expected::NodeOf(member);
+        let channel = dial::channel(&standing, &self.node_address(member)?, expected, DialLimits::default())?;
+        Ok(AssignmentServiceClient::new(channel))
+    }
+
+    /// A venue at the gateway.
+    pub fn checkpoint(&self, venue: &VenueId) -> Result<Checkpoint> {
+        let standing = self.standing(&self.layout.venue(venue)).with_context(|| format!("venue {venue}"))?;
+        Checkpoint::new(venue.clone(), standing, &self.gateway_address()?)
+    }
+
+    /// Where the gateway listens.
+    pub fn gateway_address(&self) -> Result<String> {
+        let gateway = self.prepared.addresses.gateways.first().context("no gateway was prepared")?;
+        Ok(gateway.public.to_string())
+    }
+
+    /// Where a member's node listens.
+    pub fn node_address(&self, member: Member) -> Result<String> {
+        let nodes = &self.prepared.addresses.nodes;
+        let pair = nodes.get(&member.to_string());
+        Ok(pair.with_context(|| format!("member {member} is not in this federation"))?.public.to_string())
+    }
+}

@@ -1,0 +1,101 @@
+//! Where everything is under the state directory (`.tongxing` unless asked otherwise).
+
+use std::path::{Path, PathBuf};
+
+use proto::{
+    identity::{FederationDomain, Realm},
+    member::Member,
+    venue::VenueId,
+};
+
+/// The domain of development federations.
+pub const DOMAIN: &str = "tongxing.test";
+
+/// A state directory.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    dir: PathBuf,
+}
+
+impl Layout {
+    /// Of this directory.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The directory itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The federation's domain.
+    ///
+    /// # Panics
+    /// Never: [`DOMAIN`] is one.
+    pub fn domain(&self) -> FederationDomain {
+        DOMAIN.parse().expect("the development domain is a domain")
+    }
+
+    /// What was prepared: members, people, addresses.
+    pub fn federation(&self) -> PathBuf {
+        self.dir.join("federation.toml")
+    }
+
+    /// A root's private key.
+    pub fn root(&self, number: usize) -> PathBuf {
+        self.dir.join(format!("roots/root-{number}.key"))
+    }
+
+    /// A trust domain's CA: certificate and key.
+    pub fn ca(&self, realm: Realm) -> (PathBuf, PathBuf) {
+        gateway::pki::ca_files(&self.dir, &self.domain(), realm)
+    }
+
+    /// The source of the trust list.
+    pub fn trust_source(&self) -> PathBuf {
+        self.dir.join("trust-list.toml")
+    }
+
+    /// The signed trust list.
+    pub fn trust_list(&self) -> PathBuf {
+        self.dir.join("trust-list.cose")
+    }
+
+    /// The signed policy.
+    pub fn policy(&self) -> PathBuf {
+        self.dir.join("policy.cose")
+    }
+
+    /// A gateway replica's directory; the first has the plain name.
+    pub fn gateway(&self, replica: usize) -> PathBuf {
+        match replica {
+            1 => self.dir.join("gateway"),
+            number => self.dir.join(format!("gateway-{number}")),
+        }
+    }
+
+    /// A member's node's directory.
+    pub fn node(&self, member: Member) -> PathBuf {
+        self.dir.join(format!("node/{member}"))
+    }
+
+    /// A member's backend's credentials.
+    pub fn backend(&self, member: Member) -> PathBuf {
+        self.dir.join(format!("backend/{member}"))
+    }
+
+    /// A member's operator's credentials.
+    pub fn operator(&self, member: Member) -> PathBuf {
+        self.dir.join(format!("operator/{member}"))
+    }
+
+    /// A venue's credentials.
+    pub fn venue(&self, venue: &VenueId) -> PathBuf {
+        self.dir.join(format!("venue/{}-{}-{}", venue.member(), venue.category(), venue.name()))
+    }
+
+    /// The presentations that load tests send.
+    pub fn load_file(&self) -> PathBuf {
+        self.dir.join("load/recognize.json")
+    }
+}

@@ -1,0 +1,173 @@
+//! A traveler's phone and the backend it talks to: enrol, ask for a consent token, make proofs.
+//!
+//! The phone makes a fresh key for every token; the enrolment key never leaves home (DESIGN §4).
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use peer::{
+    dial::{self, DialLimits},
+    serve::Standing,
+    verifier::Expected,
+};
+use proto::{
+    cbor,
+    consent_request::ConsentRequest,
+    contract::{
+        traveler::{EnrollDeviceRequest, IssueConsentRequest, traveler_service_client::TravelerServiceClient},
+        types,
+    },
+    member::Member,
+    presentation::{HintKey, Presentation},
+    proof::prove,
+    random::{self, SystemRandom},
+    suite::{SigningKey, Suite},
+    terms::{Kind, Purposes, Scope},
+    time::UnixTime,
+    token::{Audience, Cti, TokenHash, UnverifiedToken, device_key_to_cose},
+    venue::VenueId,
+};
+use province_stub::seed::SeededPerson;
+use tonic::transport::Channel;
+
+/// How long a proof lives unless it is asked otherwise: what the national policy allows.
+pub const PROOF_LIFE: Duration = Duration::from_secs(60);
+
+/// A member's backend, speaking for its travelers.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    client: TravelerServiceClient<Channel>,
+}
+
+/// An enrolled phone.
+#[derive(Debug)]
+pub struct Phone {
+    backend: Backend,
+    device_id: [u8; 16],
+    enrollment_key: SigningKey,
+}
+
+/// What a traveler agrees to.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Where.
+    pub audience: Audience,
+    /// What for.
+    pub purposes: Purposes,
+    /// Disclosing what.
+    pub scope: Scope,
+    /// Own phone or paper.
+    pub kind: Kind,
+    /// How long.
+    pub life: Duration,
+}
+
+/// A token on a phone, with the key that proves it is this phone's; paper has no key.
+#[derive(Debug)]
+pub struct Pass {
+    token: Vec<u8>,
+    cti: Cti,
+    key: Option<SigningKey>,
+    hint_key: HintKey,
+    /// When the token expires.
+    pub expires_at: UnixTime,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self {
+            audience: Audience::Anywhere,
+            purposes: Purposes::ALL,
+            scope: Scope::ALL,
+            kind: Kind::Own,
+            life: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl Backend {
+    /// The backend of a member, with its credentials in `standing`.
+    pub fn new(standing: &Standing, member: Member, node: &str) -> Result<Self> {
+        let limits = DialLimits { connect_timeout: Duration::from_secs(5), ..DialLimits::default() };
+        let channel = dial::channel(standing, node, Expected::NodeOf(member), limits)?;
+        Ok(Self { client: TravelerServiceClient::new(channel) })
+    }
+
+    /// Enrols a new phone for a person.
+    pub async fn enroll(&self, person: &SeededPerson) -> Result<Phone> {
+        let enrollment_key = SigningKey::generate(Suite::Esp256);
+        let cose_key = cbor::encode(&device_key_to_cose(enrollment_key.verifying_key())).context("a key encodes")?;
+        let request = EnrollDeviceRequest {
+            request_id: request_id(),
+            document: Some(types::Document {
+                r#type: i32::from(person.document.kind().number()),
+                number: person.document.number().to_owned(),
+            }),
+            name: person.name.as_str().to_owned(),
+            enrollment_key: cose_key,
+        };
+        let response = self.client.clone().enroll_device(request).await?.into_inner();
+        let device_id = response.device_id.try_into().map_err(|_| anyhow!("the node's device id is not 16 bytes"))?;
+        Ok(Phone { backend: self.clone(), device_id, enrollment_key })
+    }
+}
+
+impl Phone {
+    /// Asks home for a token, as the traveler wishes.
+    pub async fn consent(&self, wish: &Wish, now: UnixTime) -> Result<Pass> {
+        let key = wish.kind.has_device().then(|| SigningKey::generate(Suite::Esp256));
+        let request = ConsentRequest {
+            device_id: self.device_id,
+            audience: wish.audience.clone(),
+            purposes: wish.purposes,
+            scope: wish.scope,
+            kind: wish.kind,
+            life: wish.life,
+            token_key: key.as_ref().map(|key| key.verifying_key().clone()),
+            issued_at: now,
+            nonce: random::bytes(&SystemRandom),
+        };
+        let request = IssueConsentRequest { consent_request: request.sign(&self.enrollment_key) };
+        let response = self.backend.client.clone().issue_consent(request).await?.into_inner();
+        let hint_key = response.hint_key.try_into().map_err(|_| anyhow!("the node's k is not 16 bytes"))?;
+        let expires_at = response.expire_time.context("the node says no expiry")?.seconds;
+        let expires_at = UnixTime::from_secs(u64::try_from(expires_at).unwrap_or(0));
+        Pass::new(response.token, key, HintKey(hint_key), expires_at)
+    }
+}
+
+impl Pass {
+    /// A token with its key and `k`, as home issued them.
+    pub fn new(token: Vec<u8>, key: Option<SigningKey>, hint_key: HintKey, expires_at: UnixTime) -> Result<Self> {
+        let cti = UnverifiedToken::parse(&token).map_err(|refusal| anyhow!("the node's token: {refusal}"))?.cti();
+        Ok(Self { token, cti, key, hint_key, expires_at })
+    }
+
+    /// The token.
+    pub fn token(&self) -> &[u8] {
+        &self.token
+    }
+
+    /// Makes a presentation: bound to a venue whose code was scanned, or to none.
+    pub fn present(&self, venue: Option<&VenueId>, now: UnixTime) -> Presentation {
+        self.present_by(self.key.as_ref(), venue, now, PROOF_LIFE)
+    }
+
+    /// Makes a presentation with another key or another life: what an attacker or a broken phone would do.
+    pub fn present_by(
+        &self,
+        key: Option<&SigningKey>,
+        venue: Option<&VenueId>,
+        now: UnixTime,
+        life: Duration,
+    ) -> Presentation {
+        let hash = TokenHash::of(&self.token);
+        let proof = key.map(|key| prove(hash, self.cti, key, venue, now, life, &SystemRandom));
+        Presentation { token: self.token.clone(), proof, hint_key: self.hint_key.clone() }
+    }
+}
+
+/// A fresh request id.
+pub fn request_id() -> String {
+    peer::config::to_hex(&random::bytes::<16>(&SystemRandom))
+}

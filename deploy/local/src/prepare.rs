@@ -1,0 +1,277 @@
+//! Everything a federation needs on disk: keys, certificates, trust list, policy, configuration.
+//!
+//! Keys and CAs are made once; leaves are renewed when a third of their life has gone; trust list and policy are signed
+//! anew at every call. So a second start on day 8 or on day 90 works, and so does a federation that runs for months.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use gateway::{
+    documents::{self, GatewaySource, MemberSource, TrustSource},
+    pki::{self, Authority, LEAF_LIFE},
+};
+use peer::config::to_hex;
+use proto::{
+    envelope::MAX_LIFE,
+    identity::{PeerId, Realm},
+    member::Member,
+    suite::{SigningKey, Suite},
+    time::UnixTime,
+};
+use province_stub::keys::{KeyFiles, Keys};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    addresses::Addresses,
+    layout::{DOMAIN, Layout},
+    options::{Options, PolicyName},
+    venues,
+};
+
+const ROOTS: usize = 3;
+const THRESHOLD: usize = 2;
+const DEFAULT_PEOPLE: u32 = 200;
+
+/// Which federation a directory holds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The members' codes.
+    pub members: Vec<String>,
+    /// People seeded per member.
+    pub people: u32,
+    /// Gateway replicas.
+    pub gateways: u8,
+    /// The policy.
+    pub policy: PolicyName,
+}
+
+/// What `federation.toml` says: the plan and where it listens.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prepared {
+    /// The plan.
+    pub plan: Plan,
+    /// The addresses.
+    pub addresses: Addresses,
+}
+
+impl Plan {
+    /// What is asked for; what is not said stays as the directory was prepared, or gets its default.
+    pub fn of(options: &Options, layout: &Layout) -> Result<Self> {
+        let before = if layout.federation().exists() { Some(Prepared::read(layout)?.plan) } else { None };
+        let members = match (&options.members, &before) {
+            (Some(members), _) => members.iter().map(Member::to_string).collect(),
+            (None, Some(before)) => before.members.clone(),
+            (None, None) => Member::all().map(|member| member.to_string()).collect(),
+        };
+        let before = before.as_ref();
+        Ok(Self {
+            members,
+            people: options.people.or(before.map(|plan| plan.people)).unwrap_or(DEFAULT_PEOPLE),
+            gateways: options.gateways.or(before.map(|plan| plan.gateways)).unwrap_or(1),
+            policy: options.policy.or(before.map(|plan| plan.policy)).unwrap_or_default(),
+        })
+    }
+
+    /// The members.
+    ///
+    /// # Errors
+    /// If a code is not a member's, or there is none.
+    pub fn members(&self) -> Result<Vec<Member>> {
+        let members = self.members.iter().map(|code| code.parse().with_context(|| format!("member {code}")));
+        let mut members: Vec<Member> = members.collect::<Result<_>>()?;
+        members.sort_unstable();
+        members.dedup();
+        if members.is_empty() {
+            bail!("a federation has at least one member");
+        }
+        Ok(members)
+    }
+}
+
+impl Prepared {
+    /// Reads what a directory holds.
+    pub fn read(layout: &Layout) -> Result<Self> {
+        let path = layout.federation();
+        let text = fs::read_to_string(&path).with_context(|| {
+            format!("{}: not prepared yet; start it with `cargo run` or `cargo run -- init`", path.display())
+        })?;
+        toml::from_str(&text).with_context(|| path.display().to_string())
+    }
+}
+
+/// Makes what is missing, renews what is due, signs new editions of trust list and policy.
+pub fn prepare(layout: &Layout, plan: &Plan, addresses: &Addresses, now: UnixTime) -> Result<Prepared> {
+    create_private_dir(layout.dir())?;
+    let members = plan.members()?;
+    let roots = roots(layout)?;
+    let realms = members.iter().map(|member| Realm::Member(*member)).chain([Realm::Gateway]);
+    let authorities: BTreeMap<Realm, Authority> =
+        realms.map(|realm| Ok((realm, authority(layout, realm, now)?))).collect::<Result<_>>()?;
+    issue_certificates(layout, plan, &members, &authorities, now)?;
+    let root_keys: Vec<_> = roots.iter().map(|root| documents::key_to_hex(root.verifying_key())).collect();
+    write_trust_source(layout, &members, addresses, &root_keys)?;
+    documents::sign_trust_list(&layout.trust_source(), &roots, &layout.trust_list(), now, MAX_LIFE)?;
+    let trusted = documents::parse_roots(THRESHOLD, &root_keys)?;
+    documents::sign_policy(&plan.policy.toml(), &roots, &trusted, &layout.policy(), now, MAX_LIFE)?;
+    write_configurations(layout, plan, &members, addresses, &root_keys)?;
+    let prepared = Prepared { plan: plan.clone(), addresses: addresses.clone() };
+    pki::write_public(&layout.federation(), toml::to_string(&prepared)?.as_bytes())?;
+    Ok(prepared)
+}
+
+/// Where a node's secrets are.
+pub fn key_files(layout: &Layout, member: Member) -> KeyFiles {
+    let dir = layout.node(member);
+    let file = |name: &str| dir.join(name);
+    KeyFiles {
+        consent: file("consent.key"),
+        statement: file("statement.key"),
+        secret: file("secret.key"),
+        sealing: file("sealing.key"),
+    }
+}
+
+fn roots(layout: &Layout) -> Result<Vec<SigningKey>> {
+    let root = |number| {
+        let path = layout.root(number);
+        if !path.exists() {
+            pki::write_private(&path, &SigningKey::generate(Suite::Ed25519).to_pkcs8())?;
+        }
+        documents::read_root_key(&path)
+    };
+    (1..=ROOTS).map(root).collect()
+}
+
+fn authority(layout: &Layout, realm: Realm, now: UnixTime) -> Result<Authority> {
+    let (certificate, key) = layout.ca(realm);
+    if !certificate.exists() {
+        Authority::create(realm, &layout.domain(), now)?.write(&certificate, &key)?;
+    }
+    Authority::read(realm, &layout.domain(), &certificate, &key)
+}
+
+fn issue_certificates(
+    layout: &Layout,
+    plan: &Plan,
+    members: &[Member],
+    authorities: &BTreeMap<Realm, Authority>,
+    now: UnixTime,
+) -> Result<()> {
+    let dialled_by = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let issue = |peer: Option<PeerId>, dir: &Path, dialled_by: &[String]| -> Result<()> {
+        let peer = peer.context("a name of ours is not one")?;
+        if !due(&dir.join("cert.pem"), now) {
+            return Ok(());
+        }
+        let authority = authorities.get(&peer.realm()).context("a peer's CA is missing")?;
+        authority.issue(&peer, dialled_by, now, LEAF_LIFE)?.write(dir)
+    };
+    for replica in 1..=usize::from(plan.gateways) {
+        issue(PeerId::gateway(&replica.to_string()), &layout.gateway(replica), &dialled_by)?;
+    }
+    for member in members {
+        issue(PeerId::node(*member, "1"), &layout.node(*member), &dialled_by)?;
+        issue(PeerId::backend(*member, "app"), &layout.backend(*member), &[])?;
+        issue(PeerId::operator(*member, "li"), &layout.operator(*member), &[])?;
+    }
+    for venue in venues::of(members) {
+        issue(Some(PeerId::venue(venue.clone())), &layout.venue(&venue), &[])?;
+    }
+    Ok(())
+}
+
+/// Whether a certificate is missing, unreadable, or has lived a third of its life.
+fn due(certificate: &Path, now: UnixTime) -> bool {
+    match pki::expires_at(certificate) {
+        Ok(expires_at) => expires_at < now.plus(Duration::from_secs(LEAF_LIFE.as_secs() / 3 * 2)),
+        Err(_) => true,
+    }
+}
+
+fn write_trust_source(layout: &Layout, members: &[Member], addresses: &Addresses, roots: &[String]) -> Result<()> {
+    let bundle = |realm| layout.ca(realm).0.strip_prefix(layout.dir()).map(Path::to_owned);
+    let mut sources = BTreeMap::new();
+    for member in members {
+        let keys = node_keys(layout, *member)?;
+        let address = addresses.nodes.get(&member.to_string()).context("a node has no address")?;
+        let source = MemberSource {
+            bundle: bundle(Realm::Member(*member))?,
+            endpoints: vec![address.public.to_string()],
+            consent_keys: vec![documents::key_to_hex(keys.consent.verifying_key())],
+            statement_keys: vec![documents::key_to_hex(keys.statement.verifying_key())],
+            sealing_key: to_hex(&keys.sealing.public_key().context("the sealing key is not one of X25519")?),
+            categories: venues::backend_categories().map(|category| category.to_string()).collect(),
+        };
+        sources.insert(member.to_string(), source);
+    }
+    let source = TrustSource {
+        domain: DOMAIN.to_owned(),
+        threshold: THRESHOLD,
+        roots: roots.to_vec(),
+        gateway: GatewaySource { bundle: bundle(Realm::Gateway)?, log_keys: Vec::new() },
+        members: sources,
+    };
+    pki::write_public(&layout.trust_source(), toml::to_string(&source)?.as_bytes())
+}
+
+/// A node's secrets, made if they are missing.
+fn node_keys(layout: &Layout, member: Member) -> Result<Keys> {
+    let files = key_files(layout, member);
+    let make = |path: &PathBuf, content: &dyn Fn() -> Vec<u8>| -> Result<()> {
+        if path.exists() { Ok(()) } else { pki::write_private(path, &content()) }
+    };
+    let signing = || SigningKey::generate(Suite::Ed25519).to_pkcs8().to_vec();
+    let secret = || proto::random::bytes::<32>(&proto::random::SystemRandom).to_vec();
+    make(&files.consent, &signing)?;
+    make(&files.statement, &signing)?;
+    make(&files.secret, &secret)?;
+    make(&files.sealing, &secret)?;
+    Ok(Keys::load(&files)?)
+}
+
+/// Each program alone can be started from its file: `cargo run -p gateway -- serve --config …`.
+fn write_configurations(
+    layout: &Layout,
+    plan: &Plan,
+    members: &[Member],
+    addresses: &Addresses,
+    roots: &[String],
+) -> Result<()> {
+    let common = |up: &str| {
+        let roots = roots.iter().map(|root| format!("\"{root}\"")).collect::<Vec<_>>().join(", ");
+        format!(
+            "\n[identity]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\n[trust]\nlist = \"{up}trust-list.cose\"\n\
+             policy = \"{up}policy.cose\"\nroots = [{roots}]\nthreshold = {THRESHOLD}\n"
+        )
+    };
+    let listens = |pair: &crate::addresses::Pair| {
+        format!(
+            "domain = \"{DOMAIN}\"\nlisten = \"{}\"\nprivate_listen = \"{}\"\ndata_dir = \"data\"\n",
+            pair.public, pair.private
+        )
+    };
+    for (pair, replica) in addresses.gateways.iter().zip(1..) {
+        let text = format!("{}replicas = {}\n{}", listens(pair), plan.gateways, common("../"));
+        pki::write_public(&layout.gateway(replica).join("gateway.toml"), text.as_bytes())?;
+    }
+    for member in members {
+        let pair = addresses.nodes.get(&member.to_string()).context("a node has no address")?;
+        let keys = "\n[keys]\nconsent = \"consent.key\"\nstatement = \"statement.key\"\nsecret = \"secret.key\"\nsealing = \"sealing.key\"\n";
+        let text = format!("member = \"{member}\"\nname = \"1\"\n{}{}{keys}", listens(pair), common("../../"));
+        pki::write_public(&layout.node(*member).join("node.toml"), text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The state directory holds private keys: its owner alone looks into it.
+fn create_private_dir(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| dir.display().to_string())
+}

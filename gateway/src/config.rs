@@ -1,0 +1,276 @@
+//! `gateway.toml`: raw, then validated. A bad value names file, key, value and the mend.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use peer::{
+    accept::AcceptLimits,
+    admission::AdmissionLimits,
+    config::{ConfigError, IdentitySection, TrustSection, read, relative_to, wrong},
+    credentials::CredentialFiles,
+    trust::TrustFiles,
+};
+use proto::identity::FederationDomain;
+use serde::Deserialize;
+
+use crate::{member::MemberLimits, record::RecordLimits};
+
+/// A valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The federation's domain.
+    pub domain: FederationDomain,
+    /// Where peers connect.
+    pub listen: SocketAddr,
+    /// Where the machine's own operators look.
+    pub private_listen: SocketAddr,
+    /// This replica's own directory.
+    pub data_dir: PathBuf,
+    /// Certificate and key.
+    pub credentials: CredentialFiles,
+    /// Trust list and policy.
+    pub trust: TrustFiles,
+    /// How many replicas serve this gateway's name. More than one take only proofs that are bound to a venue.
+    pub replicas: usize,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// All bounds of the gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The largest request, in bytes.
+    pub max_request_bytes: usize,
+    /// The longest a call may take.
+    pub max_duration: Duration,
+    /// Streams of one connection.
+    pub max_streams_per_connection: u32,
+    /// How often files are looked at for changes.
+    pub reload_every: Duration,
+    /// Redemptions remembered at once.
+    pub max_redemptions: usize,
+    /// The accept loop's.
+    pub accept: AcceptLimits,
+    /// Admission's.
+    pub admission: AdmissionLimits,
+    /// Each member's.
+    pub member: MemberLimits,
+    /// The record's.
+    pub record: RecordLimits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    domain: String,
+    listen: SocketAddr,
+    private_listen: SocketAddr,
+    data_dir: PathBuf,
+    #[serde(default = "one")]
+    replicas: usize,
+    identity: IdentitySection,
+    trust: TrustSection,
+    #[serde(default)]
+    limits: RawLimits,
+    #[serde(default)]
+    members: RawMembers,
+    #[serde(default)]
+    record: RawRecord,
+}
+
+/// `[limits]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawLimits {
+    max_request_bytes: usize,
+    #[serde(with = "humantime_serde")]
+    max_duration: Duration,
+    max_streams_per_connection: u32,
+    max_connections: usize,
+    max_handshakes: usize,
+    #[serde(with = "humantime_serde")]
+    handshake_timeout: Duration,
+    max_in_flight: usize,
+    max_in_flight_per_caller: usize,
+    max_redemptions: usize,
+    #[serde(with = "humantime_serde")]
+    reload_every: Duration,
+}
+
+/// `[members]`: bounds on calls to each member.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawMembers {
+    #[serde(with = "humantime_serde")]
+    timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    attempt_timeout: Duration,
+    max_in_flight: usize,
+}
+
+/// `[record]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRecord {
+    max_batch: usize,
+    max_waiting: usize,
+    max_refusals: u64,
+}
+
+const fn one() -> usize {
+    1
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        let (accept, admission) = (AcceptLimits::default(), AdmissionLimits::default());
+        Self {
+            max_request_bytes: 16 * 1024,
+            max_duration: Duration::from_secs(2),
+            max_streams_per_connection: 64,
+            max_connections: accept.max_connections,
+            max_handshakes: accept.max_handshakes,
+            handshake_timeout: accept.handshake_timeout,
+            max_in_flight: admission.max_in_flight,
+            max_in_flight_per_caller: admission.max_in_flight_per_caller,
+            max_redemptions: 1_000_000,
+            reload_every: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for RawMembers {
+    fn default() -> Self {
+        let MemberLimits { timeout, attempt_timeout, max_in_flight } = MemberLimits::default();
+        Self { timeout, attempt_timeout, max_in_flight }
+    }
+}
+
+impl Default for RawRecord {
+    fn default() -> Self {
+        let RecordLimits { max_batch, max_waiting, max_refusals } = RecordLimits::default();
+        Self { max_batch, max_waiting, max_refusals }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths start at its own directory.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let document: Document = read(path)?;
+        let domain: FederationDomain =
+            document.domain.parse().map_err(|error| wrong(path, "domain", &document.domain, error))?;
+        if !document.private_listen.ip().is_loopback() {
+            return Err(wrong(path, "private_listen", document.private_listen, "an address of the loopback interface"));
+        }
+        if document.replicas == 0 {
+            return Err(wrong(path, "replicas", 0, "at least 1"));
+        }
+        let data_dir = relative_to(path, &document.data_dir);
+        Ok(Self {
+            trust: document.trust.files(path, &domain, data_dir.join("held"))?,
+            credentials: document.identity.files(path),
+            limits: check_limits(path, &document)?,
+            domain,
+            listen: document.listen,
+            private_listen: document.private_listen,
+            data_dir,
+            replicas: document.replicas,
+        })
+    }
+}
+
+fn check_limits(path: &Path, document: &Document) -> Result<Limits, ConfigError> {
+    let Document { limits, members, record, .. } = document;
+    let within = |key: &str, value: usize, min: usize, max: usize| {
+        if (min..=max).contains(&value) { Ok(value) } else { Err(wrong(path, key, value, format!("{min} to {max}"))) }
+    };
+    let lasts = |key: &str, value: Duration, max: Duration| {
+        let valid = value >= Duration::from_millis(1) && value <= max;
+        if valid { Ok(value) } else { Err(wrong(path, key, format!("{value:?}"), format!("1ms to {max:?}"))) }
+    };
+    let minute = Duration::from_secs(60);
+    Ok(Limits {
+        max_request_bytes: within("limits.max_request_bytes", limits.max_request_bytes, 4096, 1 << 20)?,
+        max_duration: lasts("limits.max_duration", limits.max_duration, minute)?,
+        max_streams_per_connection: limits.max_streams_per_connection.clamp(1, 1024),
+        reload_every: lasts("limits.reload_every", limits.reload_every, minute * 60)?,
+        max_redemptions: within("limits.max_redemptions", limits.max_redemptions, 1, 100_000_000)?,
+        accept: AcceptLimits {
+            handshake_timeout: lasts("limits.handshake_timeout", limits.handshake_timeout, minute)?,
+            max_handshakes: within("limits.max_handshakes", limits.max_handshakes, 1, 65_536)?,
+            max_connections: within("limits.max_connections", limits.max_connections, 1, 1 << 20)?,
+        },
+        admission: AdmissionLimits {
+            max_in_flight: within("limits.max_in_flight", limits.max_in_flight, 1, 1 << 20)?,
+            max_in_flight_per_caller: within(
+                "limits.max_in_flight_per_caller",
+                limits.max_in_flight_per_caller,
+                1,
+                1 << 20,
+            )?,
+        },
+        member: MemberLimits {
+            timeout: lasts("members.timeout", members.timeout, minute)?,
+            attempt_timeout: lasts("members.attempt_timeout", members.attempt_timeout, members.timeout)?,
+            max_in_flight: within("members.max_in_flight", members.max_in_flight, 1, 65_536)?,
+        },
+        record: RecordLimits {
+            max_batch: within("record.max_batch", record.max_batch, 1, 65_536)?,
+            max_waiting: within("record.max_waiting", record.max_waiting, 1, 1 << 20)?,
+            max_refusals: record.max_refusals.clamp(1, 100_000_000),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(replace: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gateway.toml");
+        let mut text = format!(
+            "domain = \"tongxing.test\"\nlisten = \"127.0.0.1:7443\"\nprivate_listen = \"127.0.0.1:7900\"\ndata_dir = \"data\"\n\
+             replicas = 1\n[identity]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
+             [trust]\nlist = \"t\"\npolicy = \"p\"\nroots = [\"{}\"]\nthreshold = 1\n\
+             [limits]\nmax_request_bytes = 16384\n[members]\ntimeout = \"800ms\"\n",
+            peer::config::to_hex(
+                proto::suite::SigningKey::generate(proto::suite::Suite::Ed25519).verifying_key().encoded()
+            )
+        );
+        for (from, to) in replace {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+        }
+        std::fs::write(&path, text).unwrap();
+        Config::read(&path)
+    }
+
+    #[test]
+    fn defaults_fill_what_is_not_said() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.limits.member.attempt_timeout, Duration::from_millis(350));
+        assert!(config.data_dir.ends_with("data") && config.data_dir.is_absolute());
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_key_and_mend() {
+        for (from, to, named) in [
+            ("127.0.0.1:7900", "192.0.2.1:7900", "private_listen = 192.0.2.1:7900: an address of the loopback"),
+            ("replicas = 1", "replicas = 0", "replicas = 0: at least 1"),
+            ("max_request_bytes = 16384", "max_request_bytes = 1", "limits.max_request_bytes = 1: 4096 to 1048576"),
+            ("max_request_bytes", "max_bytes", "max_bytes"),
+            ("timeout = \"800ms\"", "timeout = \"5x\"", "5x"),
+            ("timeout = \"800ms\"", "timeout = \"100ms\"", "members.attempt_timeout"),
+            ("threshold = 1", "threshold = 2", "trust.threshold = 2"),
+            ("roots = [\"", "roots = [\"zz", "trust.roots"),
+            ("domain = \"tongxing.test\"", "domain = \"Tongxing\"", "domain = Tongxing"),
+        ] {
+            let error = config(&[(from, to)]).unwrap_err().to_string();
+            assert!(error.contains(named), "{named} in {error}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! One exchange, top to bottom: query in, answer out, on record before it leaves.
+//!
+//! Consent and policy come before anything is asked of home; recognition comes after, because the policy changes on its
+//! own. Upholds I1, I2, I3, I5, I8 by their order here.
+
+use std::sync::Arc;
+
+use peer::{serve::Standing, trust::Trust};
+use proto::{
+    contract::{
+        province::LookupRequest,
+        recognition::{RecognizeResponse, Source},
+    },
+    member::Member,
+    policy::Judgement,
+    random::{self, Random},
+    refusal::{Blame, Object, Reason, Refusal},
+    suite::sha256,
+    terms::Scope,
+    time::UnixTime,
+    token::ConsentToken,
+};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::{
+    consent, grant,
+    member::{HomeAnswer, HomeFailure},
+    metrics::ExchangeMetrics,
+    query::Query,
+    recognition::{Finding, outcome},
+    record::{Ending, Entry, Record, RefusalEntry},
+    redemption::{Claim, Redemptions},
+    route::Routes,
+};
+
+/// What all exchanges share.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) standing: Standing,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) redemptions: Redemptions,
+    pub(crate) record: Record,
+    pub(crate) metrics: ExchangeMetrics,
+    pub(crate) random: Arc<dyn Random>,
+}
+
+impl Exchange {
+    /// The trust this moment's queries are parsed and judged by.
+    pub(crate) fn trust(&self) -> Result<Arc<Trust>, Refusal> {
+        self.standing.trust.usable()
+    }
+
+    /// Runs one exchange. Home is given until `deadline`.
+    pub(crate) async fn run(
+        &self,
+        query: Query,
+        trust: &Trust,
+        deadline: Instant,
+    ) -> Result<RecognizeResponse, Refusal> {
+        let now = self.standing.trust.clock().now();
+        let token = match consent::authenticate(&query, &trust.list) {
+            Ok(token) => token,
+            Err(refusal) => {
+                self.metrics.refused(refusal.reason());
+                let caller = query.caller;
+                self.record.note(RefusalEntry { time: now, caller, reason: refusal.reason() });
+                return Err(refusal);
+            }
+        };
+        let home = token.consent().issuer;
+        let mut entry = self.open_record(&query, &token, trust, now);
+        let mut claim = None;
+        let found = self.find(&query, &token, trust, now, deadline, &mut entry, &mut claim).await;
+        entry.ending = ending(&found);
+        let durable = self.record.close(home, entry.clone(), claim.clone()).await;
+        if let Some(claim) = claim.filter(|_| durable.is_err() || !discloses(&found)) {
+            self.redemptions.release(&claim);
+        }
+        let answered = durable.and(found).map(|(finding, granted)| {
+            let outcome = outcome(finding.judgement());
+            let mut answer = finding.into_answer(home, granted, &trust.policy, trust.policy_edition.version);
+            answer.exchange_id = entry.exchange_id.to_vec();
+            self.metrics.answered(home, outcome);
+            answer
+        });
+        answered.inspect_err(|refusal| self.metrics.refused(refusal.reason()))
+    }
+
+    fn open_record(&self, query: &Query, token: &ConsentToken, trust: &Trust, now: UnixTime) -> Entry {
+        Entry {
+            time: now,
+            venue: query.venue.clone(),
+            caller: query.caller.clone(),
+            staff_id: query.staff_id.clone(),
+            purpose: query.purpose,
+            granted: None,
+            cti: token.consent().cti,
+            kind: token.consent().kind,
+            policy_version: trust.policy_edition.version,
+            exchange_id: random::bytes(&*self.random),
+            // Replaced before it is written; an exchange that ends without an ending was a defect.
+            ending: Ending::Refused(Reason::Internal),
+        }
+    }
+
+    /// From a verified token to what is found, filling in what the record says of the way.
+    #[expect(clippy::too_many_arguments, reason = "the record's entry and the claim outlive a refusal")]
+    async fn find(
+        &self,
+        query: &Query,
+        token: &ConsentToken,
+        trust: &Trust,
+        now: UnixTime,
+        deadline: Instant,
+        entry: &mut Entry,
+        claim: &mut Option<Claim>,
+    ) -> Result<(Finding, Scope), Refusal> {
+        let usage = consent::check(query, token, &trust.policy, now)?;
+        let granted = grant::grant(query, token, &trust.policy)?;
+        entry.granted = Some(granted);
+        *claim = self.redemptions.claim(&usage, &query.venue, now)?;
+        let finding = self.ask_home(query, token, granted, trust, now, deadline, entry.exchange_id).await?;
+        Ok((finding, granted))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is a fact of this one exchange")]
+    async fn ask_home(
+        &self,
+        query: &Query,
+        token: &ConsentToken,
+        granted: Scope,
+        trust: &Trust,
+        now: UnixTime,
+        deadline: Instant,
+        exchange_id: [u8; 16],
+    ) -> Result<Finding, Refusal> {
+        let home = token.consent().issuer;
+        let Some(client) = self.routes.to(home) else {
+            return Ok(Finding::Unstated(Judgement::HomeUnreachable));
+        };
+        let request = LookupRequest {
+            token: query.token.clone(),
+            proof: query.proof.clone().unwrap_or_default(),
+            venue: query.venue.to_string(),
+            purpose: query.purpose.number().into(),
+            scope: granted.bits().into(),
+            exchange_id: exchange_id.to_vec(),
+        };
+        let started = Instant::now();
+        let answer = client.lookup(request, deadline).await;
+        self.metrics.looked_up(home, started.elapsed());
+        match answer {
+            Ok(HomeAnswer::Unknown) => Ok(Finding::Unstated(Judgement::UnknownTraveler)),
+            Ok(HomeAnswer::Statement(bytes)) => {
+                let found = Finding::of_statement(bytes, token, granted, &trust.list, &trust.policy, now);
+                Ok(found.unwrap_or_else(|refusal| {
+                    warn!(%home, %refusal, "home's statement is not valid");
+                    self.metrics.home_failed(home, "invalid_statement");
+                    Finding::Unstated(Judgement::HomeUnreachable)
+                }))
+            }
+            Err(HomeFailure::Refused(reason)) if is_homes_to_say(reason) => {
+                Err(Refusal::of(Object::Token, reason).blaming(Blame::Home))
+            }
+            Err(failure) => {
+                if let HomeFailure::Refused(reason) = failure {
+                    warn!(%home, ?reason, "home refused what was verified here");
+                }
+                self.metrics.home_failed(home, failure.word());
+                Ok(Finding::Unstated(Judgement::HomeUnreachable))
+            }
+        }
+        .inspect(|finding| self.count_unsubstantiated(home, finding))
+    }
+
+    fn count_unsubstantiated(&self, home: Member, finding: &Finding) {
+        if let Judgement::Unsubstantiated(authority) = finding.judgement() {
+            self.metrics.unsubstantiated(home, authority.as_ref());
+        }
+    }
+}
+
+/// The refusals in which home knows better than the gateway: the rest it verified itself.
+const fn is_homes_to_say(reason: Reason) -> bool {
+    matches!(reason, Reason::ConsentRevoked | Reason::Expired | Reason::NotYetValid | Reason::DeviceClockOff)
+}
+
+/// Whether home was reached, so that a one-use consent is used up.
+fn discloses(found: &Result<(Finding, Scope), Refusal>) -> bool {
+    matches!(found, Ok((finding, _)) if *finding.judgement() != Judgement::HomeUnreachable)
+}
+
+fn ending(found: &Result<(Finding, Scope), Refusal>) -> Ending {
+    match found {
+        Err(refusal) => Ending::Refused(refusal.reason()),
+        Ok((finding, _)) => {
+            let statement = finding.statement_bytes().map(|bytes| {
+                let mut hash = [0; 16];
+                hash.copy_from_slice(&sha256(bytes)[..16]);
+                hash
+            });
+            let source = if statement.is_some() { Source::Home } else { Source::Unspecified };
+            Ending::Answered { outcome: outcome(finding.judgement()), source, statement }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The gateway's own metrics: `gateway_<noun>_{total,seconds}`. Labels are member, outcome, reason, kind; never a person,
+//! a handle or a token (I6).
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram, Meter},
+};
+use proto::{
+    contract::recognition::Outcome,
+    member::Member,
+    refusal::{Reason, reason_name},
+    statement::Authority,
+};
+
+/// What exchanges count.
+#[derive(Clone, Debug)]
+pub(crate) struct ExchangeMetrics {
+    exchanges: Counter<u64>,
+    refusals: Counter<u64>,
+    home: Histogram<f64>,
+    home_failures: Counter<u64>,
+    unsubstantiated: Counter<u64>,
+    authorities: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// Authorities that get a label of their own; a lying member must not be able to make labels without end.
+const MAX_AUTHORITIES: usize = 256;
+
+/// What the record counts.
+#[derive(Clone, Debug)]
+pub(crate) struct RecordMetrics {
+    pub(crate) records: Counter<u64>,
+    pub(crate) failures: Counter<u64>,
+    pub(crate) commit_seconds: Histogram<f64>,
+}
+
+impl ExchangeMetrics {
+    pub(crate) fn new(meter: &Meter) -> Self {
+        let counter = |name, what| meter.u64_counter(name).with_description(what).build();
+        Self {
+            exchanges: counter("gateway_exchanges", "Answers, by home member and outcome."),
+            refusals: counter("gateway_refusals", "Refused exchanges, by reason."),
+            home: meter
+                .f64_histogram("gateway_home")
+                .with_unit("s")
+                .with_description("Lookups at home members.")
+                .with_boundaries(vec![0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0])
+                .build(),
+            home_failures: counter("gateway_home_failures", "Lookups without a valid answer, by home member and kind."),
+            unsubstantiated: counter(
+                "gateway_unsubstantiated",
+                "Assignments no national rule supports, by home member and authority.",
+            ),
+            authorities: Arc::default(),
+        }
+    }
+
+    pub(crate) fn answered(&self, home: Member, outcome: Outcome) {
+        let outcome = outcome.as_str_name().trim_start_matches("OUTCOME_").to_ascii_lowercase();
+        self.exchanges.add(1, &[member(home), KeyValue::new("outcome", outcome)]);
+    }
+
+    pub(crate) fn refused(&self, reason: Reason) {
+        self.refusals.add(1, &[KeyValue::new("reason", reason_name(reason))]);
+    }
+
+    pub(crate) fn looked_up(&self, home: Member, took: Duration) {
+        self.home.record(took.as_secs_f64(), &[member(home)]);
+    }
+
+    pub(crate) fn home_failed(&self, home: Member, kind: &'static str) {
+        self.home_failures.add(1, &[member(home), KeyValue::new("kind", kind)]);
+    }
+
+    pub(crate) fn unsubstantiated(&self, home: Member, authority: Option<&Authority>) {
+        let authority = authority.map_or_else(|| "none".to_owned(), ToString::to_string);
+        let mut known = self.authorities.lock().unwrap_or_else(PoisonError::into_inner);
+        let label = if known.contains(&authority) || known.len() < MAX_AUTHORITIES {
+            known.insert(authority.clone());
+            authority
+        } else {
+            "other".to_owned()
+        };
+        self.unsubstantiated.add(1, &[member(home), KeyValue::new("authority", label)]);
+    }
+}
+
+impl RecordMetrics {
+    pub(crate) fn new(meter: &Meter) -> Self {
+        let counter = |name, what| meter.u64_counter(name).with_description(what).build();
+        Self {
+            records: counter("gateway_records", "Access records made durable."),
+            failures: counter("gateway_record_failures", "Commits of the access record that failed."),
+            commit_seconds: meter
+                .f64_histogram("gateway_record_commit")
+                .with_unit("s")
+                .with_description("Commits of the access record.")
+                .with_boundaries(vec![0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 1.0])
+                .build(),
+        }
+    }
+}
+
+fn member(member: Member) -> KeyValue {
+    KeyValue::new("member", member.to_string())
+}

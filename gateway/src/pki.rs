@@ -1,0 +1,182 @@
+//! Certificates: one CA per trust domain, leaves with exactly one URI name, all P-256 (grpcio, grpc-java, Envoy and
+//! Chromium refuse Ed25519 leaves).
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use proto::{
+    identity::{FederationDomain, PeerId, Realm, Role},
+    time::UnixTime,
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, date_time_ymd,
+};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use x509_parser::prelude::FromDer;
+
+/// How long a CA lives.
+pub const CA_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
+
+/// How long a leaf lives unless it is asked otherwise.
+pub const LEAF_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Clocks differ: certificates begin a little before they are made.
+const BACKDATE: Duration = Duration::from_secs(3600);
+
+/// A certificate and its private key, PEM.
+#[derive(Debug)]
+pub struct Issued {
+    /// The certificate.
+    pub certificate: String,
+    key: KeyPair,
+}
+
+/// The CA of one trust domain.
+#[derive(Debug)]
+pub struct Authority {
+    realm: Realm,
+    domain: FederationDomain,
+    certificate: String,
+    key: KeyPair,
+}
+
+impl Authority {
+    /// Makes a CA with a fresh key. It may sign leaves and nothing else; its name constraints are not what keeps it in its
+    /// trust domain (webpki refuses URI constraints): every verifier's choice of bundle is.
+    pub fn create(realm: Realm, domain: &FederationDomain, now: UnixTime) -> Result<Self> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let mut params = params(&format!("Tongxing CA {}", domain.trust_domain(realm)), now, CA_LIFE)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key)?.pem();
+        Ok(Self { realm, domain: domain.clone(), certificate, key })
+    }
+
+    /// Reads a CA from its files.
+    pub fn read(realm: Realm, domain: &FederationDomain, certificate: &Path, key: &Path) -> Result<Self> {
+        let read = |path: &Path| fs::read_to_string(path).with_context(|| path.display().to_string());
+        let key = KeyPair::from_pem(&read(key)?).with_context(|| format!("{}: not a private key", key.display()))?;
+        Ok(Self { realm, domain: domain.clone(), certificate: read(certificate)?, key })
+    }
+
+    /// The CA's own certificate, PEM.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// Writes certificate and key.
+    pub fn write(&self, certificate: &Path, key: &Path) -> Result<()> {
+        write_private(key, self.key.serialize_pem().as_bytes())?;
+        write_public(certificate, self.certificate.as_bytes())
+    }
+
+    /// Issues a leaf for a peer of this realm. Servers (nodes and replicas) also get the names and addresses they are
+    /// dialled by, and both key usages; everybody else is a client.
+    pub fn issue(&self, peer: &PeerId, dialled_by: &[String], now: UnixTime, life: Duration) -> Result<Issued> {
+        if peer.realm() != self.realm {
+            bail!("{peer} is not of the trust domain {}", self.domain.trust_domain(self.realm));
+        }
+        let server = matches!(peer.role(), Role::Node(_) | Role::Gateway(_));
+        let mut params = params(&peer.to_string(), now, life)?;
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.subject_alt_names = vec![SanType::URI(self.domain.spiffe_id(peer).try_into()?)];
+        if server {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+            for name in dialled_by {
+                params.subject_alt_names.push(match name.parse() {
+                    Ok(address) => SanType::IpAddress(address),
+                    Err(_) => SanType::DnsName(name.as_str().try_into()?),
+                });
+            }
+        } else if !dialled_by.is_empty() {
+            bail!("{peer} is a client: nobody dials it");
+        }
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let issuer = Issuer::from_ca_cert_pem(&self.certificate, &self.key)?;
+        let certificate = params.signed_by(&key, &issuer)?.pem();
+        Ok(Issued { certificate, key })
+    }
+}
+
+impl Issued {
+    /// Writes `cert.pem` and `key.pem` into a directory, the key first: a reader that sees the new certificate finds its key.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+        write_private(&dir.join("key.pem"), self.key.serialize_pem().as_bytes())?;
+        write_public(&dir.join("cert.pem"), self.certificate.as_bytes())
+    }
+}
+
+/// Where a trust domain's CA is kept under a directory: certificate and key.
+pub fn ca_files(dir: &Path, domain: &FederationDomain, realm: Realm) -> (PathBuf, PathBuf) {
+    let name = domain.trust_domain(realm);
+    (dir.join(format!("ca/{name}.pem")), dir.join(format!("ca/private/{name}.key")))
+}
+
+/// When a certificate ends.
+pub fn expires_at(pem: &Path) -> Result<UnixTime> {
+    let context = || pem.display().to_string();
+    let bytes = fs::read(pem).with_context(context)?;
+    let der = CertificateDer::from_pem_slice(&bytes).with_context(context)?;
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&der).with_context(context)?;
+    Ok(UnixTime::from_secs(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0)))
+}
+
+/// The DER of a PEM certificate.
+pub fn der(pem: &str) -> Result<Vec<u8>> {
+    Ok(CertificateDer::from_pem_slice(pem.as_bytes())?.to_vec())
+}
+
+/// Writes a secret, readable by its owner alone, by atomic rename.
+pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    write(path, content, 0o600)
+}
+
+/// Writes a public file by atomic rename.
+pub fn write_public(path: &Path, content: &[u8]) -> Result<()> {
+    write(path, content, 0o644)
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let context = || path.display().to_string();
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(context)?;
+    }
+    let partial = path.with_extension("partial");
+    // A partial file of an earlier, broken-off write could have other permissions.
+    let _ = fs::remove_file(&partial);
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial).with_context(context)?;
+    file.write_all(content).with_context(context)?;
+    file.sync_all().with_context(context)?;
+    fs::rename(&partial, path).with_context(context)
+}
+
+fn params(name: &str, now: UnixTime, life: Duration) -> Result<CertificateParams> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, name);
+    params.distinguished_name = subject;
+    let epoch = date_time_ymd(1970, 1, 1);
+    params.not_before = epoch + Duration::from_secs(now.minus(BACKDATE).as_secs());
+    params.not_after = epoch + Duration::from_secs(now.plus(life).as_secs());
+    params.serial_number = Some(SerialNumber::from_slice(&serial()));
+    Ok(params)
+}
+
+/// 128 random bits, positive (RFC 5280 §4.1.2.2).
+fn serial() -> [u8; 16] {
+    let mut serial: [u8; 16] = proto::random::bytes(&proto::random::SystemRandom);
+    serial[0] &= 0x7f;
+    serial[0] |= 0x40;
+    serial
+}

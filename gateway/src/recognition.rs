@@ -1,0 +1,148 @@
+//! Recognition: what home's statement comes to under the policy of this moment, and the answer that says so (I5, I8).
+
+use proto::{
+    contract::{
+        recognition::{Assignment, Conversion, NextStep, Outcome, RecognizeResponse, Source},
+        types,
+    },
+    member::Member,
+    policy::{Judgement, Policy, Text},
+    refusal::Refusal,
+    statement::{Statement, Status, UnverifiedStatement},
+    terms::{Level, Scope},
+    time::UnixTime,
+    token::ConsentToken,
+    trust::TrustList,
+};
+
+/// What became of an exchange.
+#[derive(Debug)]
+pub(crate) enum Finding {
+    /// Home's verified statement and what it comes to.
+    Stated {
+        /// The statement as home signed it.
+        bytes: Vec<u8>,
+        /// The statement.
+        statement: Box<Statement>,
+        /// What it comes to.
+        judgement: Judgement,
+    },
+    /// No statement: unknown traveler, or home unreachable.
+    Unstated(Judgement),
+}
+
+impl Finding {
+    /// Verifies home's statement: its own key, this token, holding now, no more than was granted. Then judges it.
+    pub(crate) fn of_statement(
+        bytes: Vec<u8>,
+        token: &ConsentToken,
+        granted: Scope,
+        list: &TrustList,
+        policy: &Policy,
+        now: UnixTime,
+    ) -> Result<Self, Refusal> {
+        let issuer = token.consent().issuer;
+        let unverified = UnverifiedStatement::parse(&bytes)?;
+        let key = list.statement_key(issuer, unverified.kid())?;
+        let statement = unverified.verify(key)?;
+        statement.check_binding(issuer, token.hash())?;
+        statement.check_time(now)?;
+        statement.check_scope(granted)?;
+        let judgement = policy.judge(statement.status());
+        Ok(Self::Stated { bytes, statement: Box::new(statement), judgement })
+    }
+
+    /// What it came to.
+    pub(crate) fn judgement(&self) -> &Judgement {
+        match self {
+            Self::Stated { judgement, .. } | Self::Unstated(judgement) => judgement,
+        }
+    }
+
+    /// The bytes of the statement, if there is one.
+    pub(crate) fn statement_bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Stated { bytes, .. } => Some(bytes),
+            Self::Unstated(_) => None,
+        }
+    }
+
+    /// The answer. What an unsubstantiated assignment says stays unsaid: no statement, label or level.
+    pub(crate) fn into_answer(
+        self,
+        home: Member,
+        granted: Scope,
+        policy: &Policy,
+        policy_version: u64,
+    ) -> RecognizeResponse {
+        let advice = policy.advise(self.judgement());
+        let mut answer = RecognizeResponse {
+            outcome: outcome(self.judgement()).into(),
+            decision: i32::from(advice.decision.number()),
+            next_step: Some(step(&advice.text)),
+            granted_scope: u32::from(granted.bits()),
+            ..RecognizeResponse::default()
+        };
+        let Self::Stated { bytes, statement, judgement } = self else { return answer };
+        let status = statement.status();
+        answer.source = Source::Home.into();
+        answer.as_of = Some(status.issued_at.to_protobuf());
+        answer.change_token = status.head.to_change_token(home);
+        match judgement {
+            Judgement::Status(level) => {
+                answer.level = level_number(level);
+                answer.conversion = Some(conversion(status, answer.level, policy_version));
+                answer.assignment = assignment(status);
+                answer.statement = bytes;
+            }
+            Judgement::Undetermined => {
+                answer.conversion = Some(conversion(status, 0, policy_version));
+                answer.statement = bytes;
+            }
+            Judgement::Unsubstantiated(authority) => {
+                answer.correction = Some(step(&policy.correction(home, authority.as_ref())));
+                let authority = authority.map(|authority| authority.to_string()).unwrap_or_default();
+                answer.assignment = Some(Assignment { authority, ..Assignment::default() });
+            }
+            Judgement::UnknownTraveler | Judgement::HomeUnreachable => {}
+        }
+        answer
+    }
+}
+
+/// The outcome on the wire.
+pub(crate) fn outcome(judgement: &Judgement) -> Outcome {
+    match judgement {
+        Judgement::Status(_) => Outcome::Status,
+        Judgement::Undetermined => Outcome::Undetermined,
+        Judgement::Unsubstantiated(_) => Outcome::Unsubstantiated,
+        Judgement::UnknownTraveler => Outcome::UnknownTraveler,
+        Judgement::HomeUnreachable => Outcome::HomeUnreachable,
+    }
+}
+
+fn level_number(level: Level) -> i32 {
+    match level {
+        Level::Green => types::Level::Green,
+        Level::Yellow => types::Level::Yellow,
+        Level::Red => types::Level::Red,
+    }
+    .into()
+}
+
+fn conversion(status: &Status, level: i32, policy_version: u64) -> Conversion {
+    Conversion { member: status.issuer.to_string(), label: status.label.clone(), level, policy_version }
+}
+
+fn assignment(status: &Status) -> Option<Assignment> {
+    let there = status.rule.is_some() || status.authority.is_some() || status.assigned_at.is_some();
+    there.then(|| Assignment {
+        rule: status.rule.clone().unwrap_or_default(),
+        authority: status.authority.as_ref().map(ToString::to_string).unwrap_or_default(),
+        assign_time: status.assigned_at.map(UnixTime::to_protobuf),
+    })
+}
+
+fn step(text: &Text) -> NextStep {
+    NextStep { zh: text.zh.clone(), en: text.en.clone() }
+}

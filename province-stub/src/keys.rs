@@ -1,0 +1,200 @@
+//! The node's secrets, read once from files that nobody else may read.
+//!
+//! Upholds I3 (the statement key makes a statement home's) and I1 (the consent key makes a consent home's). Nothing here
+//! is shown by Debug or an error; what was read from a file is wiped as soon as it is a key.
+
+use std::{
+    fmt, fs, io,
+    io::Read as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::agreement::{PrivateKey, X25519};
+use proto::{
+    hint::NodeSecret,
+    suite::{SigningKey, Suite},
+};
+use thiserror::Error;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// No key file is near as long.
+const MAX_FILE_BYTES: u64 = 4096;
+/// What the group and everybody else may do with a key file: nothing.
+const OTHERS: u32 = 0o077;
+
+/// Where the secrets are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFiles {
+    /// Signs consent tokens: PKCS#8 DER, Ed25519.
+    pub consent: PathBuf,
+    /// Signs statements: PKCS#8 DER, Ed25519. Another key than the one for consents.
+    pub statement: PathBuf,
+    /// The node secret, 32 bytes: every token's `k` comes from it.
+    pub secret: PathBuf,
+    /// The X25519 key that assisted lookups are sealed to, 32 bytes.
+    pub sealing: PathBuf,
+}
+
+/// The node's secrets.
+#[derive(Debug)]
+pub struct Keys {
+    /// Signs consent tokens.
+    pub consent: SigningKey,
+    /// Signs statements.
+    pub statement: SigningKey,
+    /// Where `k` comes from.
+    pub secret: NodeSecret,
+    /// Opens assisted lookups.
+    pub sealing: SealingKey,
+}
+
+/// An X25519 private key (RFC 7748).
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct SealingKey([u8; 32]);
+
+/// A secret that could not be loaded.
+#[derive(Debug, Error)]
+#[error("{}: {what}", path.display())]
+pub struct KeyError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it, and the mend.
+    pub what: KeyFault,
+}
+
+/// What is wrong with a key file.
+#[derive(Debug, Error)]
+pub enum KeyFault {
+    /// It cannot be read.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Group or others may read it.
+    #[error("mode {0:04o} lets others at a secret; run chmod 600 on it")]
+    Exposed(u32),
+    /// Not a private key of the documented form.
+    #[error("not an Ed25519 private key in PKCS#8 DER")]
+    NotEd25519,
+    /// Not as long as documented.
+    #[error("a secret of exactly 32 bytes is expected")]
+    NotASecret,
+    /// The consent key again.
+    #[error("the consent key and the statement key are the same; one key has one use")]
+    SharedKey,
+}
+
+impl Keys {
+    /// Loads all of them.
+    pub fn load(files: &KeyFiles) -> Result<Self, KeyError> {
+        let consent = signing_key(&files.consent)?;
+        let statement = signing_key(&files.statement)?;
+        if consent.verifying_key() == statement.verifying_key() {
+            return Err(KeyError { path: files.statement.clone(), what: KeyFault::SharedKey });
+        }
+        Ok(Self {
+            consent,
+            statement,
+            secret: NodeSecret(*secret(&files.secret)?),
+            sealing: SealingKey(*secret(&files.sealing)?),
+        })
+    }
+}
+
+impl SealingKey {
+    /// From its 32 bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The public half, as the trust list carries it; `None` if these bytes are no key.
+    pub fn public_key(&self) -> Option<[u8; 32]> {
+        let key = PrivateKey::from_private_key(&X25519, &self.0).ok()?;
+        key.compute_public_key().ok()?.as_ref().try_into().ok()
+    }
+}
+
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealingKey(…)")
+    }
+}
+
+fn signing_key(path: &Path) -> Result<SigningKey, KeyError> {
+    let der = read_private(path).map_err(|what| at(path, what))?;
+    SigningKey::from_pkcs8(Suite::Ed25519, &der).map_err(|_| at(path, KeyFault::NotEd25519))
+}
+
+fn secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+    let bytes = read_private(path).map_err(|what| at(path, what))?;
+    let secret = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| at(path, KeyFault::NotASecret))?;
+    Ok(Zeroizing::new(secret))
+}
+
+/// Reads a file that only its owner may read. The mode is that of the opened file, so that no other can be slipped in.
+fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFault> {
+    let file = fs::File::open(path)?;
+    let mode = file.metadata()?.permissions().mode() & 0o7777;
+    if mode & OTHERS != 0 {
+        return Err(KeyFault::Exposed(mode));
+    }
+    // Room for all of it at once: a buffer that grows leaves copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE_BYTES as usize));
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn at(path: &Path, what: KeyFault) -> KeyError {
+    KeyError { path: path.to_owned(), what }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    use super::*;
+
+    fn write(path: &Path, mode: u32, bytes: &[u8]) {
+        use io::Write as _;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path).unwrap();
+        file.write_all(bytes).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// A directory with all four files, after `change` had its way with their paths, modes and contents.
+    fn load(change: impl Fn(&mut [(PathBuf, u32, Vec<u8>); 4])) -> Result<Keys, KeyError> {
+        let dir = tempfile::tempdir().unwrap();
+        let pkcs8 = || SigningKey::generate(Suite::Ed25519).to_pkcs8().to_vec();
+        let path = |name: &str| dir.path().join(name);
+        let mut files = [
+            (path("consent"), 0o600, pkcs8()),
+            (path("statement"), 0o400, pkcs8()),
+            (path("secret"), 0o600, vec![7; 32]),
+            (path("sealing"), 0o600, vec![9; 32]),
+        ];
+        change(&mut files);
+        files.iter().for_each(|(path, mode, bytes)| write(path, *mode, bytes));
+        let [consent, statement, secret, sealing] = ["consent", "statement", "secret", "sealing"].map(path);
+        Keys::load(&KeyFiles { consent, statement, secret, sealing })
+    }
+
+    #[test]
+    fn loads_and_shows_nothing() {
+        let keys = load(|_| {}).unwrap();
+        let shown = format!("{keys:?}");
+        assert!(shown.contains("SealingKey(…)") && shown.contains("NodeSecret(…)"), "{shown}");
+        assert!(keys.sealing.public_key().is_some());
+    }
+
+    #[test]
+    fn every_way_to_be_wrong_is_named() {
+        let exposed = load(|files| files[2].1 = 0o640).unwrap_err();
+        assert!(exposed.to_string().contains("secret: mode 0640"), "{exposed}");
+        assert!(matches!(load(|files| files[0].1 = 0o604).unwrap_err().what, KeyFault::Exposed(0o604)));
+        assert!(matches!(load(|files| files[0].2 = vec![1; 48]).unwrap_err().what, KeyFault::NotEd25519));
+        assert!(matches!(load(|files| files[2].2 = vec![1; 31]).unwrap_err().what, KeyFault::NotASecret));
+        assert!(matches!(load(|files| files[3].2 = vec![1; 33]).unwrap_err().what, KeyFault::NotASecret));
+        assert!(matches!(load(|files| files[1].2 = files[0].2.clone()).unwrap_err().what, KeyFault::SharedKey));
+        let absent = load(|files| files[3].0.set_file_name("elsewhere")).unwrap_err();
+        assert!(matches!(absent.what, KeyFault::Io(_)) && absent.path.ends_with("sealing"));
+    }
+}

@@ -1,0 +1,173 @@
+//! The standard lookup, top to bottom: what the gateway has checked is checked again, then the store is asked once, then
+//! what the consent grants is signed.
+//!
+//! Upholds I1 (no status leaves without a consent verified here for this venue, purpose and scope), I3 (only this makes a
+//! statement), I4 (status and log head are of one snapshot), I5 (no code is an answer of its own) and I8 (no venue learns
+//! more than policy lets it). Redemption is the gateway's to enforce: its retries and hedges repeat a proof.
+
+use proto::{
+    hint::IdentityHint,
+    policy::{Meaning, Policy},
+    proof::Proof,
+    refusal::{Object, Reason, Refusal},
+    statement::{LogHead, Status},
+    terms::{Level, Purpose, Scope},
+    time::UnixTime,
+    token::{ConsentToken, UnverifiedToken},
+    trust::TrustList,
+    venue::VenueId,
+};
+
+use crate::{
+    home::Home,
+    store::{Code, Found, Store},
+};
+
+/// One lookup, as the gateway asks for it.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// The consent token's bytes.
+    pub token: Vec<u8>,
+    /// The proof's bytes; paper and assisted tokens have none.
+    pub proof: Option<Vec<u8>>,
+    /// The asking venue.
+    pub venue: VenueId,
+    /// Why it asks.
+    pub purpose: Purpose,
+    /// What the gateway granted.
+    pub scope: Scope,
+}
+
+/// Home's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A signed statement.
+    Statement(Vec<u8>),
+    /// No such token, or no code behind it; where the change log stood.
+    UnknownTraveler(LogHead),
+}
+
+/// Looks up the traveler behind a token.
+///
+/// Refused in this order: token layout, issuer, key, signature, time, audience, purpose; proof missing or unexpected,
+/// its layout, signature, time, venue; purpose not admitted, scope; store; revoked.
+pub async fn lookup<S: Store>(
+    home: &Home<S>,
+    list: &TrustList,
+    policy: &Policy,
+    now: UnixTime,
+    query: &Query,
+) -> Result<Answer, Refusal> {
+    // consent
+    let token = UnverifiedToken::parse(&query.token)?;
+    if token.issuer() != home.member {
+        return Err(Refusal::of(Object::Token, Reason::KeyUnknown).with("member", token.issuer()));
+    }
+    let key = list.consent_key(home.member, token.kid())?;
+    let token = token.verify(key)?;
+    let consent = token.consent();
+    token.check_time(now, policy.lives.of(consent.kind))?;
+    token.check_audience(&query.venue)?;
+    token.check_purpose(query.purpose)?;
+    check_proof(&token, policy, now, query)?;
+
+    // policy
+    check_scope(consent.scope, policy, query)?;
+
+    // status
+    let snapshot = home.store.find(consent.cti, query.scope).await?;
+    let Some(found) = snapshot.found.filter(|found| found.token == token.hash()) else {
+        return Ok(Answer::UnknownTraveler(snapshot.head));
+    };
+    if found.revoked {
+        return Err(Refusal::of(Object::Token, Reason::ConsentRevoked));
+    }
+    let Some(code) = &found.code else {
+        return Ok(Answer::UnknownTraveler(snapshot.head));
+    };
+
+    // statement
+    let disclosure = Disclosure { token: &token, scope: query.scope, head: snapshot.head, found: &found, code };
+    Ok(Answer::Statement(disclosure.state(home, policy, now).sign(&home.keys.statement)))
+}
+
+/// Kinds with a device need a fresh proof by it, for this venue or for none yet; other kinds have none.
+fn check_proof(token: &ConsentToken, policy: &Policy, now: UnixTime, query: &Query) -> Result<(), Refusal> {
+    match &query.proof {
+        Some(proof) => {
+            let proof = Proof::verify(proof, token)?;
+            proof.check_time(now, policy.lives.proof)?;
+            proof.check_venue(&query.venue)
+        }
+        None if token.consent().kind.has_device() => Err(Refusal::of(Object::Proof, Reason::ProofMissing)),
+        None => Ok(()),
+    }
+}
+
+/// What is asked must be within what the traveler agreed to and what policy lets this venue see for this purpose.
+fn check_scope(consented: Scope, policy: &Policy, query: &Query) -> Result<(), Refusal> {
+    let (category, purpose) = (query.venue.category(), query.purpose);
+    let admitted = policy.grant(category, purpose).ok_or_else(|| {
+        Refusal::new(Reason::PurposeNotAdmitted).with("category", category).with("purpose", purpose)
+    })?;
+    let granted = consented.intersection(admitted);
+    if granted.is_some_and(|granted| granted.contains(query.scope)) {
+        return Ok(());
+    }
+    Err(Refusal::new(Reason::ScopeNotGranted).with("granted", granted.map_or(0, Scope::bits)))
+}
+
+/// What is to be disclosed, and to whom.
+struct Disclosure<'a> {
+    token: &'a ConsentToken,
+    scope: Scope,
+    head: LogHead,
+    found: &'a Found,
+    code: &'a Code,
+}
+
+impl Disclosure<'_> {
+    /// The status with what the scope grants and nothing else.
+    fn state<S>(&self, home: &Home<S>, policy: &Policy, now: UnixTime) -> Status {
+        let Self { token, scope, head, found, code } = *self;
+        let consent = token.consent();
+        // A token is honoured for the clock leeway after its end; a statement never ends before it begins.
+        let expires_at = consent.expires_at.min(now.plus(policy.lives.statement)).max(now);
+        let detail = scope.contains(Scope::ASSIGNMENT);
+        // A level that is not green names who assigned it and by which rule, whatever the scope (I8).
+        let substantiated = detail || !is_green(home, policy, code);
+        let hint = scope.contains(Scope::IDENTITY_HINT).then(|| {
+            let particulars = &found.particulars;
+            let hint = IdentityHint::mask(&particulars.name, &particulars.document_number);
+            hint.seal(&home.keys.secret.hint_key(consent.cti), &*home.random)
+        });
+        Status {
+            issuer: home.member,
+            issued_at: now,
+            expires_at,
+            token: token.hash().short(),
+            head,
+            label: code.label.clone(),
+            rule: code.rule.clone().filter(|_| substantiated),
+            authority: code.authority.clone().filter(|_| substantiated),
+            assigned_at: detail.then_some(code.assigned_at),
+            tests: granted(scope, Scope::TESTS, &found.tests),
+            doses: granted(scope, Scope::VACCINATION, &found.doses),
+            visits: granted(scope, Scope::RISK_AREAS, &found.visits),
+            hint,
+            offline_until: expires_at.min(now.plus(policy.lives.offline)),
+        }
+    }
+}
+
+fn is_green<S>(home: &Home<S>, policy: &Policy, code: &Code) -> bool {
+    policy.meaning(home.member, &code.label) == Some(Meaning::Level(Level::Green))
+}
+
+/// Evidence, if the scope grants it. The store reads no other, but what is disclosed is decided here.
+fn granted<T: Clone>(scope: Scope, bit: Scope, evidence: &[T]) -> Vec<T> {
+    if scope.contains(bit) { evidence.to_vec() } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! `province-stub`: serves a member's node.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use peer::serve::Listeners;
+use proto::{random::SystemRandom, time::SystemClock};
+use province_stub::{config::Config, server::Node};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// A member's node.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve lookups, travelers and assignments.
+    Serve {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Check the configuration and what it names, then exit.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+/// The exit code for a configuration that cannot be used. Clap exits with 2 on wrong usage.
+const BAD_CONFIGURATION: u8 = 64;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Command::Serve { config, check } = Arguments::parse().command;
+    peer::logging::start("info");
+    let (config, node) = match open(&config).await {
+        Ok(opened) => opened,
+        Err(error) => return fail(&error, ExitCode::from(BAD_CONFIGURATION)),
+    };
+    if check {
+        println!("{}: ok", config.id);
+        return ExitCode::SUCCESS;
+    }
+    match listen_and_serve(&config, node).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, ExitCode::FAILURE),
+    }
+}
+
+async fn open(path: &Path) -> Result<(Config, Node)> {
+    let config = Config::read(path)?;
+    let node = Node::open(config.clone(), Arc::new(SystemClock), Arc::new(SystemRandom)).await?;
+    Ok((config, node))
+}
+
+async fn listen_and_serve(config: &Config, node: Node) -> Result<()> {
+    let bind = async |address| TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
+    let listeners = Listeners { public: bind(config.listen).await?, private: bind(config.private_listen).await? };
+    let shutdown = CancellationToken::new();
+    peer::serve::stop_on_signal(shutdown.clone())?;
+    node.serve(listeners, shutdown).await?;
+    Ok(())
+}
+
+fn fail(error: &anyhow::Error, code: ExitCode) -> ExitCode {
+    eprintln!("province-stub: {error:#}");
+    code
+}

@@ -1,0 +1,45 @@
+//! The node's own metrics: `node_<noun>_total`. Labels are outcomes and reasons, never a person, a handle or a token (I6).
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Meter},
+};
+use proto::refusal::{Refusal, reason_name};
+
+use crate::lookup::Answer;
+
+/// What a node counts.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeMetrics {
+    lookups: Counter<u64>,
+    consents: Counter<u64>,
+    changes: Counter<u64>,
+}
+
+impl NodeMetrics {
+    pub(crate) fn new(meter: &Meter) -> Self {
+        let counter = |name, what| meter.u64_counter(name).with_description(what).build();
+        Self {
+            lookups: counter("node_lookups", "Lookups, by outcome: what was answered, or the reason of a refusal."),
+            consents: counter("node_consents", "Consent tokens given to phones."),
+            changes: counter("node_changes", "Change events made by assignments."),
+        }
+    }
+
+    pub(crate) fn looked_up(&self, answer: &Result<Answer, Refusal>) {
+        let outcome = match answer {
+            Ok(Answer::Statement(_)) => "statement",
+            Ok(Answer::UnknownTraveler(_)) => "unknown_traveler",
+            Err(refusal) => reason_name(refusal.reason()),
+        };
+        self.lookups.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    pub(crate) fn issued(&self) {
+        self.consents.add(1, &[]);
+    }
+
+    pub(crate) fn changed(&self, events: u32) {
+        self.changes.add(u64::from(events), &[]);
+    }
+}

@@ -1,0 +1,273 @@
+//! A node as one thing that starts and stops: the same entry for `main`, the tests and the one-machine federation.
+
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+
+use peer::{
+    access::{Access, Rule},
+    admission::Admission,
+    credentials::{CredentialError, Credentials},
+    edge::Edge,
+    metrics::{CallMetrics, Metrics, MetricsError},
+    serve::{Listeners, ServeError, Service, Standing, serve},
+    trust::{TrustError, TrustStore},
+};
+use proto::{
+    contract::{
+        assignment::assignment_service_server::AssignmentServiceServer,
+        province::province_service_server::ProvinceServiceServer,
+        traveler::traveler_service_server::TravelerServiceServer,
+    },
+    identity::PeerId,
+    member::Member,
+    random::Random,
+    refusal::Refusal,
+    statement::LogHead,
+    time::Clock,
+    token::Cti,
+    trust::{MemberTrust, TrustList},
+};
+use thiserror::Error;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tracing::{info, warn};
+
+use crate::{
+    config::{Config, Limits},
+    home::Home,
+    issuance::Issued,
+    keys::{KeyError, Keys},
+    metrics::NodeMetrics,
+    seed::{self, SeededPerson},
+    service::Endpoint,
+    standing::{StandingConsent, issue_standing},
+    store::{Store as _, StoreError, sqlite::SqliteStore},
+};
+
+const PROVINCE: &str = "tongxing.province.v1.ProvinceService";
+const TRAVELER: &str = "tongxing.traveler.v1.TravelerService";
+const ASSIGNMENT: &str = "tongxing.assignment.v1.AssignmentService";
+
+/// How often what is past its retention is forgotten.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// How long the store has to close; with the server's own grace the whole stop stays under 5 s.
+const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+
+/// Why a node does not start or did not end well.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// The data directory cannot be made.
+    #[error("{}: {error}", path.display())]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// No secrets to work with.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// No trust to work with.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// No certificate to work with.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// The certificate is another peer's.
+    #[error("{}: it is the certificate of {found}, and this node is {expected}", path.display())]
+    Identity {
+        /// The certificate.
+        path: PathBuf,
+        /// Whose it is.
+        found: PeerId,
+        /// Whose it should be.
+        expected: PeerId,
+    },
+    /// What this node signs would be believed by nobody.
+    #[error("{}: the trust list has no such {what} key for member {member}; publish it before it is used", path.display())]
+    NotTrusted {
+        /// The key's file.
+        path: PathBuf,
+        /// What it is for.
+        what: &'static str,
+        /// The member.
+        member: Member,
+    },
+    /// The store does not open.
+    #[error("{}: the store does not open", path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: StoreError,
+    },
+    /// Metrics cannot be set up.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The server failed.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// A node that is ready to serve.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    standing: Standing,
+    metrics: Metrics,
+    home: Arc<Home<SqliteStore>>,
+}
+
+/// What the member's own tools may do with a running node, in the same process and past its RPCs.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    home: Arc<Home<SqliteStore>>,
+    trust: Arc<TrustStore>,
+}
+
+impl Node {
+    /// Reads what it trusts, who it is and what it signs with, and opens its store. Nothing listens yet.
+    pub async fn open(config: Config, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Result<Self, NodeError> {
+        create_private_dir(&config.data_dir)
+            .map_err(|error| NodeError::DataDir { path: config.data_dir.clone(), error })?;
+        let keys = Keys::load(&config.keys)?;
+        let trust = TrustStore::open(config.trust.clone(), clock)?;
+        let credentials = Credentials::open(config.credentials.clone(), &config.domain)?;
+        if *credentials.id() != config.id {
+            let (found, expected) = (credentials.id().clone(), config.id.clone());
+            return Err(NodeError::Identity { path: config.credentials.certificate, found, expected });
+        }
+        check_trusted(&config, &keys, &trust.current().list)?;
+        let path = config.data_dir.join("node.db");
+        let store =
+            SqliteStore::open(&path, &*random).await.map_err(|error| NodeError::Store { path, error })?;
+        let home = Arc::new(Home { member: config.member, store, keys, random });
+        Ok(Self { config, standing: Standing { trust, credentials }, metrics: Metrics::new()?, home })
+    }
+
+    /// A handle for the member's own tools.
+    pub fn handle(&self) -> Handle {
+        Handle { home: self.home.clone(), trust: self.standing.trust.clone() }
+    }
+
+    /// Serves until `shutdown`; returns when the store is closed.
+    pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<(), NodeError> {
+        let Self { config, standing, metrics, home } = self;
+        info!(id = %standing.credentials.id(), "node serves");
+        let endpoint = Arc::new(Endpoint {
+            home: home.clone(),
+            trust: standing.trust.clone(),
+            metrics: NodeMetrics::new(&metrics.meter()),
+        });
+        let sweeping = tokio::spawn(sweep(home.clone(), standing.trust.clock().clone()));
+        let service = service(endpoint, config.member, config.limits, &metrics);
+        let served = serve(listeners, standing, service, metrics, shutdown).await;
+        sweeping.abort();
+        if timeout(CLOSE_WITHIN, home.store.close()).await.is_err() {
+            // Whatever was committed is durable; the write-ahead log is taken up at the next start.
+            warn!("the store was still busy when the node stopped");
+        }
+        Ok(served?)
+    }
+}
+
+impl Handle {
+    /// The member whose node it is.
+    pub fn member(&self) -> Member {
+        self.home.member
+    }
+
+    /// Adds the first `count` seeded people, whom it has not yet, and says who they are.
+    pub async fn seed(&self, count: u32) -> Result<Vec<SeededPerson>, Refusal> {
+        let people = seed::people(self.home.member, count, &self.trust.current().policy);
+        self.home.store.seed(&seed::records(&people, self.trust.clock().now())).await?;
+        Ok(people)
+    }
+
+    /// Issues standing consents, all or none, in the order given.
+    pub async fn issue_standing(&self, consents: Vec<StandingConsent>) -> Result<Vec<Issued>, Refusal> {
+        let trust = self.trust.usable()?;
+        issue_standing(&self.home, &trust.policy, self.trust.clock().now(), consents).await
+    }
+
+    /// Revokes all standing consents that still live, each an event in the change log, and says how many they were.
+    pub async fn revoke_standing(&self) -> Result<u32, Refusal> {
+        Ok(self.home.store.revoke_standing(self.trust.clock().now(), &*self.home.random).await?)
+    }
+
+    /// Revokes one consent and says where the change log stands.
+    pub async fn revoke_consent(&self, cti: Cti) -> Result<LogHead, Refusal> {
+        Ok(self.home.store.revoke_consent(cti, self.trust.clock().now()).await?)
+    }
+}
+
+/// The three services behind the edge, and who may call which.
+fn service(endpoint: Arc<Endpoint<SqliteStore>>, member: Member, limits: Limits, metrics: &Metrics) -> Service {
+    let max = limits.max_request_bytes;
+    let rules = [
+        Rule { service: PROVINCE, roles: &["gateway"], member: None },
+        Rule { service: TRAVELER, roles: &["backend"], member: Some(member) },
+        Rule { service: ASSIGNMENT, roles: &["operator"], member: Some(member) },
+    ];
+    let methods = [
+        "tongxing.province.v1.ProvinceService/Lookup",
+        "tongxing.traveler.v1.TravelerService/EnrollDevice",
+        "tongxing.traveler.v1.TravelerService/IssueConsent",
+        "tongxing.assignment.v1.AssignmentService/SetCode",
+    ];
+    let province = ProvinceServiceServer::from_arc(endpoint.clone()).max_decoding_message_size(max);
+    let traveler = TravelerServiceServer::from_arc(endpoint.clone()).max_decoding_message_size(max);
+    let assignment = AssignmentServiceServer::from_arc(endpoint).max_decoding_message_size(max);
+    Service {
+        routes: Routes::new(province).add_service(traveler).add_service(assignment),
+        names: &[PROVINCE, TRAVELER, ASSIGNMENT],
+        edge: Edge {
+            access: Access::new(rules),
+            admission: Admission::new(limits.admission),
+            max_duration: limits.max_duration,
+            max_request_bytes: max,
+            metrics: CallMetrics::new(metrics, methods),
+        },
+        accept: limits.accept,
+        max_streams_per_connection: limits.max_streams_per_connection,
+        reload_every: limits.reload_every,
+    }
+}
+
+/// A node whose keys the federation does not know would issue tokens and sign statements that nobody believes.
+fn check_trusted(config: &Config, keys: &Keys, list: &TrustList) -> Result<(), NodeError> {
+    let trust = list.members.get(&config.member);
+    let has = |check: &dyn Fn(&MemberTrust) -> bool| trust.is_some_and(check);
+    let not_trusted = |path: &PathBuf, what| {
+        Err(NodeError::NotTrusted { path: path.clone(), what, member: config.member })
+    };
+    if !has(&|trust| trust.consent_keys.contains_key(&keys.consent.verifying_key().kid())) {
+        return not_trusted(&config.keys.consent, "consent");
+    }
+    if !has(&|trust| trust.statement_keys.contains_key(&keys.statement.verifying_key().kid())) {
+        return not_trusted(&config.keys.statement, "statement");
+    }
+    if !has(&|trust| keys.sealing.public_key() == Some(trust.sealing_key)) {
+        return not_trusted(&config.keys.sealing, "sealing");
+    }
+    Ok(())
+}
+
+/// Forgets what is past its retention, now and then.
+async fn sweep(home: Arc<Home<SqliteStore>>, clock: Arc<dyn Clock>) {
+    let mut tick = interval(SWEEP_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if let Err(error) = home.store.sweep(clock.now()).await {
+            warn!(%error, "what is past its retention could not be forgotten");
+        }
+    }
+}
+
+/// Makes a directory that its owner alone can look into: it will hold people.
+fn create_private_dir(path: &PathBuf) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

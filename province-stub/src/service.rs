@@ -1,0 +1,134 @@
+//! The tonic adapters: protobuf in, one operation, protobuf or a status out. Nothing else happens here.
+//!
+//! Who may call what is not asked here but at the edge; [`crate::server`] gives it the rules.
+
+mod parse;
+
+use std::sync::Arc;
+
+use peer::{
+    caller,
+    trust::{Trust, TrustStore},
+};
+use proto::{
+    contract::{
+        assignment::{SetCodeRequest, SetCodeResponse, assignment_service_server::AssignmentService},
+        province::{
+            LookupRequest, LookupResponse, UnknownTraveler, lookup_response, province_service_server::ProvinceService,
+        },
+        traveler::{
+            EnrollDeviceRequest, EnrollDeviceResponse, IssueConsentRequest, IssueConsentResponse,
+            traveler_service_server::TravelerService,
+        },
+    },
+    refusal::{Blame, Refusal},
+    time::UnixTime,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    assignment::set_code,
+    enrollment::enroll,
+    home::Home,
+    issuance::issue,
+    lookup::{Answer, lookup},
+    metrics::NodeMetrics,
+    store::Store,
+};
+
+/// A home with its wires: what all three services share.
+#[derive(Debug)]
+pub(crate) struct Endpoint<S> {
+    pub(crate) home: Arc<Home<S>>,
+    pub(crate) trust: Arc<TrustStore>,
+    pub(crate) metrics: NodeMetrics,
+}
+
+impl<S: Store> Endpoint<S> {
+    /// What is trusted, and the time, as of now. An expired trust list here is home's to mend.
+    fn standing(&self) -> Result<(Arc<Trust>, UnixTime), Refusal> {
+        let trust = self.trust.usable().map_err(|refusal| refusal.blaming(Blame::Home))?;
+        Ok((trust, self.trust.clock().now()))
+    }
+
+    async fn answer_lookup(&self, request: LookupRequest) -> Result<Answer, Refusal> {
+        let (trust, now) = self.standing()?;
+        let query = parse::query(request)?;
+        lookup(&self.home, &trust.list, &trust.policy, now, &query).await
+    }
+
+    async fn answer_enroll(&self, request: Request<EnrollDeviceRequest>) -> Result<EnrollDeviceResponse, Refusal> {
+        let (trust, now) = self.standing()?;
+        let backend = caller(&request)?.peer.clone();
+        let enrollment = parse::enrollment(request.into_inner())?;
+        let device = enroll(&self.home, &trust.policy, now, &backend, enrollment).await?;
+        Ok(EnrollDeviceResponse { device_id: device.0.to_vec(), home_time: Some(now.to_protobuf()) })
+    }
+
+    async fn answer_issue(&self, request: IssueConsentRequest) -> Result<IssueConsentResponse, Refusal> {
+        let (trust, now) = self.standing()?;
+        if request.consent_request.is_empty() {
+            return Err(Refusal::missing("consent_request"));
+        }
+        let issued = issue(&self.home, &trust.policy, now, &request.consent_request).await?;
+        self.metrics.issued();
+        Ok(IssueConsentResponse {
+            token: issued.token,
+            hint_key: issued.hint_key.0.to_vec(),
+            expire_time: Some(issued.expires_at.to_protobuf()),
+            home_time: Some(now.to_protobuf()),
+        })
+    }
+
+    async fn answer_set_code(&self, request: Request<SetCodeRequest>) -> Result<SetCodeResponse, Refusal> {
+        let (trust, now) = self.standing()?;
+        let operator = caller(&request)?.peer.clone();
+        let assignment = parse::assignment(request.into_inner())?;
+        let assigned = set_code(&self.home, &trust.policy, now, &operator, assignment).await?;
+        self.metrics.changed(assigned.changed);
+        Ok(SetCodeResponse {
+            assign_time: Some(assigned.assigned_at.to_protobuf()),
+            change_token: assigned.head.to_change_token(self.home.member),
+            changed_consents: assigned.changed,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Store> ProvinceService for Endpoint<S> {
+    async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
+        let answer = self.answer_lookup(request.into_inner()).await;
+        self.metrics.looked_up(&answer);
+        let result = match answer? {
+            Answer::Statement(statement) => lookup_response::Result::Statement(statement),
+            Answer::UnknownTraveler(head) => lookup_response::Result::UnknownTraveler(UnknownTraveler {
+                change_token: head.to_change_token(self.home.member),
+            }),
+        };
+        Ok(Response::new(LookupResponse { result: Some(result) }))
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Store> TravelerService for Endpoint<S> {
+    async fn enroll_device(
+        &self,
+        request: Request<EnrollDeviceRequest>,
+    ) -> Result<Response<EnrollDeviceResponse>, Status> {
+        Ok(Response::new(self.answer_enroll(request).await?))
+    }
+
+    async fn issue_consent(
+        &self,
+        request: Request<IssueConsentRequest>,
+    ) -> Result<Response<IssueConsentResponse>, Status> {
+        Ok(Response::new(self.answer_issue(request.into_inner()).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Store> AssignmentService for Endpoint<S> {
+    async fn set_code(&self, request: Request<SetCodeRequest>) -> Result<Response<SetCodeResponse>, Status> {
+        Ok(Response::new(self.answer_set_code(request).await?))
+    }
+}

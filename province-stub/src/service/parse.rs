@@ -1,0 +1,271 @@
+//! From protobuf to the domain: every field checked against the form its comment in the contract gives it. No protobuf
+//! past this file.
+//!
+//! What is refused names the field and what would be right, and never repeats what was sent: it may be a person's (I6).
+
+use proto::{
+    cbor,
+    contract::{
+        assignment::SetCodeRequest,
+        province::LookupRequest,
+        traveler::EnrollDeviceRequest,
+        types,
+    },
+    refusal::{Object, Reason, Refusal},
+    statement::{MAX_LABEL_BYTES, MAX_RULE_BYTES},
+    suite::VerifyingKey,
+    terms::{Purpose, Scope},
+    token::device_key_from_cose,
+    venue::{VenueError, VenueId},
+};
+
+use crate::{
+    assignment::{Assignment, MAX_JUSTIFICATION_CHARS},
+    document::{Document, DocumentType},
+    enrollment::Enrollment,
+    lookup::Query,
+    request::RequestId,
+    store::Name,
+};
+
+/// A COSE_Key of P-256 has some forty bytes.
+const MAX_COSE_KEY_BYTES: usize = 128;
+
+/// A lookup, refused in this order: token, venue, purpose, scope, exchange id.
+pub(super) fn query(request: LookupRequest) -> Result<Query, Refusal> {
+    let LookupRequest { token, proof, venue, purpose, scope, exchange_id } = request;
+    if token.is_empty() {
+        return Err(Refusal::missing("token"));
+    }
+    let venue = parse_venue(&venue)?;
+    let purpose = Purpose::from_number(u64::try_from(purpose).unwrap_or(0))
+        .map_err(|unknown| Refusal::new(Reason::PurposeUnknown).violating("purpose", unknown))?;
+    let scope = Scope::from_bits(u64::from(scope)).map_err(|_| Refusal::field("scope", "scope bits, 1 to 63"))?;
+    if !scope.contains(Scope::LEVEL) {
+        return Err(Refusal::field("scope", "the level (1) is always part of it"));
+    }
+    match exchange_id.len() {
+        16 => {}
+        0 => return Err(Refusal::missing("exchange_id")),
+        _ => return Err(Refusal::field("exchange_id", "16 bytes")),
+    }
+    Ok(Query { token, proof: (!proof.is_empty()).then_some(proof), venue, purpose, scope })
+}
+
+/// An enrolment, refused in the order of its fields.
+pub(super) fn enrollment(request: EnrollDeviceRequest) -> Result<Enrollment, Refusal> {
+    let EnrollDeviceRequest { request_id, document, name, enrollment_key } = request;
+    Ok(Enrollment {
+        request_id: parse_request_id(&request_id)?,
+        document: parse_document(document)?,
+        name: parse_name(&name)?,
+        enrollment_key: parse_enrollment_key(&enrollment_key)?,
+    })
+}
+
+/// An assignment, refused in the order of its fields.
+pub(super) fn assignment(request: SetCodeRequest) -> Result<Assignment, Refusal> {
+    let SetCodeRequest { request_id, document, label, rule, authority, justification } = request;
+    let request_id = parse_request_id(&request_id)?;
+    let document = parse_document(document)?;
+    let label = parse_text("label", label, |label| label.len() <= MAX_LABEL_BYTES, "a label of at most 48 bytes")?;
+    let rule = parse_text("rule", rule, |rule| rule.len() <= MAX_RULE_BYTES, "a rule's id of at most 32 bytes")?;
+    if authority.is_empty() {
+        return Err(Refusal::missing("authority"));
+    }
+    let authority = authority.parse().map_err(|error| Refusal::field("authority", error))?;
+    let short = |text: &str| text.chars().count() <= MAX_JUSTIFICATION_CHARS;
+    let justification = parse_text("justification", justification, short, "a line of at most 256 characters")?;
+    Ok(Assignment { request_id, document, label, rule, authority, justification })
+}
+
+fn parse_venue(text: &str) -> Result<VenueId, Refusal> {
+    if text.is_empty() {
+        return Err(Refusal::missing("venue"));
+    }
+    text.parse().map_err(|error| match error {
+        VenueError::Member(_) => Refusal::new(Reason::MemberUnknown).violating("venue", error),
+        VenueError::Category(_) | VenueError::Form => Refusal::field("venue", error),
+    })
+}
+
+fn parse_request_id(text: &str) -> Result<RequestId, Refusal> {
+    if text.is_empty() {
+        return Err(Refusal::missing("request_id"));
+    }
+    RequestId::new(text).ok_or_else(|| Refusal::field("request_id", "8 to 64 characters of A-Z, a-z, 0-9 and '-'"))
+}
+
+fn parse_document(document: Option<types::Document>) -> Result<Document, Refusal> {
+    let types::Document { r#type, number } = document.ok_or_else(|| Refusal::missing("document"))?;
+    if r#type == 0 {
+        return Err(Refusal::missing("document.type"));
+    }
+    let kind = DocumentType::from_number(i64::from(r#type))
+        .ok_or_else(|| Refusal::field("document.type", "not a known type of document"))?;
+    if number.is_empty() {
+        return Err(Refusal::missing("document.number"));
+    }
+    Document::new(kind, &number).map_err(|error| Refusal::field("document.number", error))
+}
+
+fn parse_name(text: &str) -> Result<Name, Refusal> {
+    if text.is_empty() {
+        return Err(Refusal::missing("name"));
+    }
+    Name::new(text).ok_or_else(|| Refusal::field("name", "1 to 64 characters, no control character, no outer space"))
+}
+
+fn parse_enrollment_key(bytes: &[u8]) -> Result<VerifyingKey, Refusal> {
+    if bytes.is_empty() {
+        return Err(Refusal::missing("enrollment_key"));
+    }
+    // The object is never named: a COSE_Key stands in no envelope of its own.
+    cbor::decode(Object::ConsentRequest, bytes, MAX_COSE_KEY_BYTES)
+        .and_then(|value| device_key_from_cose(Object::ConsentRequest, value))
+        .map_err(|_| Refusal::field("enrollment_key", "a P-256 COSE_Key in deterministic CBOR"))
+}
+
+/// A line of text that is not empty, as `fits` says.
+fn parse_text(
+    field: &'static str,
+    text: String,
+    fits: impl Fn(&str) -> bool,
+    form: &str,
+) -> Result<String, Refusal> {
+    if text.is_empty() {
+        return Err(Refusal::missing(field));
+    }
+    if !fits(&text) || text.chars().any(char::is_control) || text.trim() != text {
+        return Err(Refusal::field(field, form));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{
+        suite::{SigningKey, Suite},
+        token::device_key_to_cose,
+    };
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+
+    /// Reason and field of a refusal, as a caller sees them.
+    fn seen<T>(result: Result<T, Refusal>) -> (Reason, String) {
+        let refusal = result.err().unwrap();
+        let details = refusal.to_status().get_details_bad_request().unwrap();
+        (refusal.reason(), details.field_violations[0].field.clone())
+    }
+
+    fn lookup_request() -> LookupRequest {
+        LookupRequest {
+            token: vec![1],
+            proof: vec![],
+            venue: "44/station/guangzhou-south".into(),
+            purpose: 2,
+            scope: 1,
+            exchange_id: vec![0; 16],
+        }
+    }
+
+    fn enroll_request() -> EnrollDeviceRequest {
+        let key = SigningKey::generate(Suite::Esp256);
+        EnrollDeviceRequest {
+            request_id: "request-1".into(),
+            document: Some(types::Document { r#type: 20, number: "E12345678".into() }),
+            name: "欧阳星洲".into(),
+            enrollment_key: cbor::encode(&device_key_to_cose(key.verifying_key())).unwrap(),
+        }
+    }
+
+    fn set_request() -> SetCodeRequest {
+        SetCodeRequest {
+            request_id: "request-1".into(),
+            document: Some(types::Document { r#type: 20, number: "E12345678".into() }),
+            label: "红码".into(),
+            rule: "R-CASE".into(),
+            authority: "44/cdc".into(),
+            justification: "a test".into(),
+        }
+    }
+
+    #[test]
+    fn a_lookups_fields_are_checked() {
+        let parsed = query(lookup_request()).unwrap();
+        assert_eq!((parsed.purpose, parsed.scope, parsed.proof), (Purpose::Travel, Scope::LEVEL, None));
+        let base = lookup_request;
+        for (request, reason, field) in [
+            (LookupRequest { token: vec![], ..base() }, Reason::FieldMissing, "token"),
+            (LookupRequest { venue: String::new(), ..base() }, Reason::FieldMissing, "venue"),
+            (LookupRequest { venue: "44/castle/x".into(), ..base() }, Reason::FieldInvalid, "venue"),
+            (LookupRequest { venue: "99/station/x".into(), ..base() }, Reason::MemberUnknown, "venue"),
+            (LookupRequest { purpose: 0, ..base() }, Reason::PurposeUnknown, "purpose"),
+            (LookupRequest { purpose: -1, ..base() }, Reason::PurposeUnknown, "purpose"),
+            (LookupRequest { purpose: 7, ..base() }, Reason::PurposeUnknown, "purpose"),
+            (LookupRequest { scope: 0, ..base() }, Reason::FieldInvalid, "scope"),
+            (LookupRequest { scope: 64, ..base() }, Reason::FieldInvalid, "scope"),
+            (LookupRequest { scope: 4, ..base() }, Reason::FieldInvalid, "scope"),
+            (LookupRequest { exchange_id: vec![], ..base() }, Reason::FieldMissing, "exchange_id"),
+            (LookupRequest { exchange_id: vec![0; 15], ..base() }, Reason::FieldInvalid, "exchange_id"),
+        ] {
+            assert_eq!(seen(query(request)), (reason, field.to_owned()));
+        }
+    }
+
+    #[test]
+    fn an_enrolments_fields_are_checked() {
+        assert!(enrollment(enroll_request()).is_ok());
+        let base = enroll_request;
+        let document = |r#type, number: &str| Some(types::Document { r#type, number: number.into() });
+        for (request, reason, field) in [
+            (EnrollDeviceRequest { request_id: String::new(), ..base() }, Reason::FieldMissing, "request_id"),
+            (EnrollDeviceRequest { request_id: "short".into(), ..base() }, Reason::FieldInvalid, "request_id"),
+            (EnrollDeviceRequest { document: None, ..base() }, Reason::FieldMissing, "document"),
+            (EnrollDeviceRequest { document: document(0, "1"), ..base() }, Reason::FieldMissing, "document.type"),
+            (EnrollDeviceRequest { document: document(11, "1"), ..base() }, Reason::FieldInvalid, "document.type"),
+            (EnrollDeviceRequest { document: document(20, ""), ..base() }, Reason::FieldMissing, "document.number"),
+            (EnrollDeviceRequest { document: document(10, "1"), ..base() }, Reason::FieldInvalid, "document.number"),
+            (EnrollDeviceRequest { name: String::new(), ..base() }, Reason::FieldMissing, "name"),
+            (EnrollDeviceRequest { name: "长".repeat(65), ..base() }, Reason::FieldInvalid, "name"),
+            (EnrollDeviceRequest { enrollment_key: vec![], ..base() }, Reason::FieldMissing, "enrollment_key"),
+            (EnrollDeviceRequest { enrollment_key: vec![0xa0], ..base() }, Reason::FieldInvalid, "enrollment_key"),
+            (EnrollDeviceRequest { enrollment_key: vec![0; 129], ..base() }, Reason::FieldInvalid, "enrollment_key"),
+        ] {
+            assert_eq!(seen(enrollment(request)), (reason, field.to_owned()));
+        }
+    }
+
+    #[test]
+    fn an_assignments_fields_are_checked() {
+        assert!(assignment(set_request()).is_ok());
+        let base = set_request;
+        for (request, reason, field) in [
+            (SetCodeRequest { request_id: "request_1".into(), ..base() }, Reason::FieldInvalid, "request_id"),
+            (SetCodeRequest { document: None, ..base() }, Reason::FieldMissing, "document"),
+            (SetCodeRequest { label: String::new(), ..base() }, Reason::FieldMissing, "label"),
+            (SetCodeRequest { label: "长".repeat(17), ..base() }, Reason::FieldInvalid, "label"),
+            (SetCodeRequest { rule: String::new(), ..base() }, Reason::FieldMissing, "rule"),
+            (SetCodeRequest { rule: "R".repeat(33), ..base() }, Reason::FieldInvalid, "rule"),
+            (SetCodeRequest { rule: "R\n".into(), ..base() }, Reason::FieldInvalid, "rule"),
+            (SetCodeRequest { authority: String::new(), ..base() }, Reason::FieldMissing, "authority"),
+            (SetCodeRequest { authority: "44".into(), ..base() }, Reason::FieldInvalid, "authority"),
+            (SetCodeRequest { justification: String::new(), ..base() }, Reason::FieldMissing, "justification"),
+            (SetCodeRequest { justification: "长".repeat(257), ..base() }, Reason::FieldInvalid, "justification"),
+        ] {
+            assert_eq!(seen(assignment(request)), (reason, field.to_owned()));
+        }
+        assert!(assignment(SetCodeRequest { justification: "长".repeat(256), ..base() }).is_ok());
+    }
+
+    #[test]
+    fn no_refusal_repeats_what_was_sent() {
+        let number = "449999199001011231";
+        let document = Some(types::Document { r#type: 10, number: number.into() });
+        let refusal = enrollment(EnrollDeviceRequest { document, ..enroll_request() }).unwrap_err();
+        assert!(!refusal.to_string().contains(number));
+        let refusal = enrollment(EnrollDeviceRequest { name: " 欧阳星洲".into(), ..enroll_request() }).unwrap_err();
+        assert!(!refusal.to_string().contains("欧阳"));
+    }
+}

@@ -1,0 +1,400 @@
+//! What a node must remember, in the domain's own words: the [`Store`] trait that every backend implements and its types.
+//!
+//! Upholds I4 (a new status and its change events are one transaction; a lookup reads status and log head in one
+//! snapshot) and I1 (a consent that was revoked is never found unrevoked afterwards). No SQL here; [`sqlite`] is the
+//! embedded backend, and the tests in `store/suite.rs` run against any.
+
+pub mod sqlite;
+#[cfg(test)]
+mod suite;
+
+use std::{fmt, future::Future, time::Duration};
+
+use proto::{
+    random::Random,
+    refusal::{Reason, Refusal},
+    statement::{Authority, Dose, LogHead, RiskVisit, TestResult},
+    suite::VerifyingKey,
+    terms::{Kind, Scope},
+    time::{CLOCK_LEEWAY, UnixTime},
+    token::{Cti, TokenHash},
+};
+use thiserror::Error;
+
+use crate::{document::Document, request::RequestKey};
+
+/// How long past its expiry a consent may still be honoured by somebody: the leeway of whoever checks it, and as much
+/// again for a clock that is behind the node's. Until then its changes are events.
+pub const HONOURED_AFTER_EXPIRY: Duration = Duration::from_secs(2 * CLOCK_LEEWAY.as_secs());
+/// How long an answered request keeps its answer.
+pub const REQUEST_RETENTION: Duration = Duration::from_secs(24 * 3600);
+/// How long change events are kept; a stream resumes for at least 24 h.
+pub const CHANGE_RETENTION: Duration = Duration::from_secs(48 * 3600);
+/// How long after its expiry a consent is kept, so that access records that come late still find their traveler.
+pub const CONSENT_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What a node remembers. Every operation is one transaction, durable when it returns.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Binds a device to a person, who is added without a code if the store does not have them. At most `limit` devices
+    /// per person. Idempotent.
+    fn enroll_device(
+        &self,
+        request: &RequestKey,
+        device: &NewDevice,
+        limit: u32,
+    ) -> impl Future<Output = Result<DeviceId, StoreError>> + Send;
+
+    /// An enrolled device.
+    fn device(&self, id: DeviceId) -> impl Future<Output = Result<Device, StoreError>> + Send;
+
+    /// Keeps an issued consent, at most `limit` live ones per person, and returns its token: the earlier one when the
+    /// request was answered before. A paper consent takes the place of the person's live paper consents, whose
+    /// revocations are events. An ordinary issue is none.
+    fn issue_consent(
+        &self,
+        request: &RequestKey,
+        consent: &NewConsent,
+        limit: u32,
+        random: &dyn Random,
+    ) -> impl Future<Output = Result<IssuedToken, StoreError>> + Send;
+
+    /// Keeps many issued consents of no device, all or none, under the same limits.
+    fn issue_standing(
+        &self,
+        consents: &[NewConsent],
+        limit: u32,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Revokes a consent; the first time it is an event.
+    fn revoke_consent(&self, cti: Cti, now: UnixTime) -> impl Future<Output = Result<LogHead, StoreError>> + Send;
+
+    /// Revokes all live consents of no device, each an event, and says how many they were.
+    fn revoke_standing(
+        &self,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> impl Future<Output = Result<u32, StoreError>> + Send;
+
+    /// Everything a lookup needs, read in one snapshot: the log's head, and what stands behind the handle. Of the
+    /// evidence only what `scope` discloses is read.
+    fn find(&self, cti: Cti, scope: Scope) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
+
+    /// Assigns a code. Every consent of the person that may still be honoured is one event, in an order that `random`
+    /// shuffles; assigning the status that already holds is recorded and is no event. Idempotent.
+    fn set_code(
+        &self,
+        request: &RequestKey,
+        assignment: &NewAssignment,
+        random: &dyn Random,
+    ) -> impl Future<Output = Result<Assigned, StoreError>> + Send;
+
+    /// Adds people; whom the store has already stays as they are. Returns how many were added.
+    fn seed(&self, people: &[NewPerson]) -> impl Future<Output = Result<u32, StoreError>> + Send;
+
+    /// A person, found by document.
+    fn person_by_document(
+        &self,
+        document: &Document,
+    ) -> impl Future<Output = Result<Option<PersonId>, StoreError>> + Send;
+
+    /// The committed head of the change log.
+    fn head(&self) -> impl Future<Output = Result<LogHead, StoreError>> + Send;
+
+    /// Up to `limit` events after number `after`, in order.
+    fn changes(&self, after: u64, limit: u32) -> impl Future<Output = Result<Vec<Change>, StoreError>> + Send;
+
+    /// Forgets what is past its retention. The change log's head stays.
+    fn sweep(&self, now: UnixTime) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Finishes what is under way and lets go of the store's files.
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// A person's number in the store; never leaves the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PersonId(pub i64);
+
+/// A device's id: 16 random bytes. Known to the member only.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DeviceId(pub [u8; 16]);
+
+/// A device to enrol.
+#[derive(Clone, Debug)]
+pub struct NewDevice {
+    /// Its id.
+    pub id: DeviceId,
+    /// Whose it is.
+    pub document: Document,
+    /// Their name.
+    pub name: Name,
+    /// The key that signs its consent requests.
+    pub enrollment_key: VerifyingKey,
+    /// When it enrols.
+    pub now: UnixTime,
+}
+
+/// An enrolled device.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Whose it is.
+    pub person: PersonId,
+    /// The key that signs its consent requests.
+    pub enrollment_key: VerifyingKey,
+}
+
+/// A consent that was signed and is to be kept.
+#[derive(Clone, Debug)]
+pub struct NewConsent {
+    /// Its handle.
+    pub cti: Cti,
+    /// Whose it is.
+    pub person: PersonId,
+    /// The device that asked for it; standing consents have none.
+    pub device: Option<DeviceId>,
+    /// How they consented.
+    pub kind: Kind,
+    /// What is disclosed.
+    pub scope: Scope,
+    /// The key that the token names.
+    pub token_key: Option<VerifyingKey>,
+    /// When it was issued.
+    pub issued_at: UnixTime,
+    /// When it expires.
+    pub expires_at: UnixTime,
+    /// The signed token.
+    pub token: Vec<u8>,
+}
+
+/// A token that was issued, now or before.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IssuedToken {
+    /// Its handle.
+    pub cti: Cti,
+    /// When it expires.
+    pub expires_at: UnixTime,
+    /// The signed token.
+    pub token: Vec<u8>,
+}
+
+/// What stands behind a handle at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Where the change log stood at that moment.
+    pub head: LogHead,
+    /// The consent and its person, if there is such a consent.
+    pub found: Option<Found>,
+}
+
+/// A consent and the person behind it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The hash of the token that was issued.
+    pub token: TokenHash,
+    /// Whether it was revoked.
+    pub revoked: bool,
+    /// For the sealed hint.
+    pub particulars: Particulars,
+    /// The person's code, if one was ever assigned.
+    pub code: Option<Code>,
+    /// Latest first, at most [`proto::statement::MAX_TESTS`].
+    pub tests: Vec<TestResult>,
+    /// Latest first, at most [`proto::statement::MAX_DOSES`].
+    pub doses: Vec<Dose>,
+    /// Latest first, at most [`proto::statement::MAX_VISITS`].
+    pub visits: Vec<RiskVisit>,
+}
+
+/// Who a person is, for the sealed hint alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Particulars {
+    /// Their name.
+    pub name: String,
+    /// Their document's number.
+    pub document_number: String,
+}
+
+/// A code as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// The member's own label.
+    pub label: String,
+    /// The rule it follows; greens may have none.
+    pub rule: Option<String>,
+    /// The authority that decided; greens may have none.
+    pub authority: Option<Authority>,
+    /// Since when it holds.
+    pub assigned_at: UnixTime,
+}
+
+/// A code to assign by hand.
+#[derive(Clone, Debug)]
+pub struct NewAssignment {
+    /// To whom.
+    pub document: Document,
+    /// The member's own label.
+    pub label: String,
+    /// The rule.
+    pub rule: String,
+    /// The authority.
+    pub authority: Authority,
+    /// For the member's own file.
+    pub justification: String,
+    /// Who set it.
+    pub set_by: String,
+    /// When.
+    pub now: UnixTime,
+}
+
+/// An assignment as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    /// Since when the code holds.
+    pub assigned_at: UnixTime,
+    /// Where the change log stood afterwards.
+    pub head: LogHead,
+    /// How many consents it changed.
+    pub changed: u32,
+}
+
+/// A person to add, with all that is known of them.
+#[derive(Clone, Debug)]
+pub struct NewPerson {
+    /// Their document.
+    pub document: Document,
+    /// Their name.
+    pub name: Name,
+    /// Their code.
+    pub code: Option<Code>,
+    /// Their tests.
+    pub tests: Vec<TestResult>,
+    /// Their doses.
+    pub doses: Vec<Dose>,
+    /// Their stays in risk areas.
+    pub visits: Vec<RiskVisit>,
+}
+
+/// A person's name: 1 to 64 characters, none of them a control character, no space at its ends.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Name(Box<str>);
+
+/// An event of the change log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its number.
+    pub seq: u64,
+    /// The handle it is about.
+    pub cti: Cti,
+    /// What happened.
+    pub what: ChangeKind,
+    /// When.
+    pub at: UnixTime,
+}
+
+/// What an event says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// The status behind the handle changed.
+    Status,
+    /// The consent was revoked.
+    Revoked,
+}
+
+/// Why a store refuses. Its texts never hold a person's data.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The request id was used for another request.
+    #[error("the request id was used for another request")]
+    RequestIdReused,
+    /// No such person.
+    #[error("no such person")]
+    PersonUnknown,
+    /// The person has another name.
+    #[error("the document belongs to a person of another name")]
+    NameDiffers,
+    /// No such device.
+    #[error("no such device")]
+    DeviceUnknown,
+    /// No such consent.
+    #[error("no such consent")]
+    ConsentUnknown,
+    /// The key was seen before, as an enrolment key or in a token.
+    #[error("the key was used before")]
+    KeyReused,
+    /// The person has as many live consents as they may.
+    #[error("too many live consents")]
+    TooManyConsents(u32),
+    /// The person has as many devices as they may.
+    #[error("too many devices")]
+    TooManyDevices(u32),
+    /// The backend does not answer as it should.
+    #[error("the store does not answer")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<StoreError> for Refusal {
+    /// The details of a failing backend go to the log and no further.
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::RequestIdReused => Self::new(Reason::RequestIdReused),
+            StoreError::PersonUnknown => Self::new(Reason::PersonUnknown),
+            StoreError::NameDiffers => Self::field("name", "is not the name on file for this document"),
+            StoreError::DeviceUnknown => Self::new(Reason::DeviceUnknown),
+            StoreError::ConsentUnknown => Self::new(Reason::ConsentUnknown),
+            StoreError::KeyReused => Self::new(Reason::FieldInvalid),
+            StoreError::TooManyConsents(limit) => Self::new(Reason::TooManyConsents).with("limit", limit),
+            StoreError::TooManyDevices(limit) => Self::new(Reason::TooManyDevices).with("limit", limit),
+            StoreError::Unavailable(detail) => {
+                tracing::error!(%detail, "the store does not answer");
+                Self::new(Reason::StoreUnavailable)
+            }
+        }
+    }
+}
+
+impl Name {
+    /// Reads a name.
+    pub fn new(text: &str) -> Option<Self> {
+        let valid = (1..=64).contains(&text.chars().count())
+            && !text.chars().any(char::is_control)
+            && text.trim() == text;
+        valid.then(|| Self(text.into()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Hides what these types hold from any log.
+macro_rules! redacted {
+    ($($name:ident),*) => {$(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(…)"))
+            }
+        }
+    )*};
+}
+
+redacted!(DeviceId, IssuedToken, Name, Particulars);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_documented() {
+        assert!(Name::new("王星洲").is_some() && Name::new(&"长".repeat(64)).is_some());
+        for wrong in ["", " 王", "王\n", &"长".repeat(65)] {
+            assert!(Name::new(wrong).is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn debug_and_errors_show_no_person() {
+        let particulars = Particulars { name: "王星洲".into(), document_number: "449999".into() };
+        let shown = format!("{particulars:?} {:?} {:?}", Name::new("王星洲"), DeviceId([7; 16]));
+        assert_eq!(shown, "Particulars(…) Some(Name(…)) DeviceId(…)");
+    }
+}

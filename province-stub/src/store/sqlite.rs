@@ -1,0 +1,268 @@
+//! The embedded backend: SQLite in WAL mode, one writer, a few readers.
+//!
+//! Upholds I4: there is one writing connection, so change numbers are given in the order of commits and have no gaps; a
+//! read of several statements is one deferred transaction, which SQLite answers from one snapshot. `synchronous = FULL`:
+//! what was acknowledged survives a power cut. Many nodes run in one process, so caches are small and readers open late.
+
+mod changes;
+mod codes;
+mod consents;
+mod people;
+mod requests;
+mod rows;
+
+use std::{path::Path, time::Duration};
+
+use proto::{
+    random::{self, Random},
+    statement::LogHead,
+    terms::Scope,
+    time::UnixTime,
+    token::Cti,
+};
+use sqlx::{
+    ConnectOptions as _, Connection as _, Sqlite, SqlSafeStr as _, SqlitePool, Transaction,
+    migrate::{Migration, MigrationType, Migrator},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{
+    Assigned, Change, Device, DeviceId, IssuedToken, NewAssignment, NewConsent, NewDevice, NewPerson, PersonId,
+    Snapshot, Store, StoreError,
+};
+use crate::{document::Document, request::RequestKey};
+
+/// How long a call waits for a connection, and a connection for the file's lock.
+const WAIT: Duration = Duration::from_secs(2);
+/// How many readers at most; each is a thread.
+const MAX_READERS: u32 = 2;
+/// After how much idleness a reader's connection is closed.
+const READER_IDLE: Duration = Duration::from_secs(60);
+/// SQLite takes negative sizes as KiB.
+const CACHE_SIZE: &str = "-512";
+const STATEMENT_CACHE: usize = 48;
+
+/// A store in one SQLite file.
+#[derive(Clone, Debug)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens the file at `path`, making and migrating it as needed. A new log gets its epoch from `random`.
+    pub async fn open(path: &Path, random: &dyn Random) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(WAIT)
+            .statement_cache_capacity(STATEMENT_CACHE)
+            .pragma("cache_size", CACHE_SIZE)
+            // Statements carry no values, yet nothing that touches people belongs in a log.
+            .disable_statement_logging();
+        let pool = SqlitePoolOptions::new().acquire_timeout(WAIT).max_lifetime(None).test_before_acquire(false);
+        let writer = pool.clone().max_connections(1).idle_timeout(None).connect_with(options.clone()).await?;
+        migrator().run(&writer).await.map_err(|error| StoreError::Unavailable(error.into()))?;
+        let readers = pool
+            .max_connections(MAX_READERS)
+            .min_connections(0)
+            .idle_timeout(READER_IDLE)
+            .connect_lazy_with(options.pragma("query_only", "ON"));
+        let store = Self { writer, readers };
+        let mut tx = store.begin().await?;
+        changes::found(&mut tx, random::bytes(random)).await?;
+        tx.commit().await?;
+        Ok(store)
+    }
+
+    /// Begins the one writing transaction there can be.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await
+    }
+}
+
+fn migrator() -> Migrator {
+    let initial = include_str!("../../migrations/0001_initial.sql").into_sql_str();
+    Migrator::with_migrations(vec![Migration::new(1, "initial".into(), MigrationType::Simple, initial, false)])
+}
+
+impl Store for SqliteStore {
+    async fn enroll_device(
+        &self,
+        request: &RequestKey,
+        device: &NewDevice,
+        limit: u32,
+    ) -> Result<DeviceId, StoreError> {
+        let mut tx = self.begin().await?;
+        if let Some(earlier) = requests::answered(&mut tx, request).await? {
+            return earlier;
+        }
+        people::enroll(&mut tx, device, limit).await?;
+        requests::remember(&mut tx, request, &device.id).await?;
+        tx.commit().await?;
+        Ok(device.id)
+    }
+
+    async fn device(&self, id: DeviceId) -> Result<Device, StoreError> {
+        people::device(&mut *self.readers.acquire().await?, id).await
+    }
+
+    async fn issue_consent(
+        &self,
+        request: &RequestKey,
+        consent: &NewConsent,
+        limit: u32,
+        random: &dyn Random,
+    ) -> Result<IssuedToken, StoreError> {
+        let mut tx = self.begin().await?;
+        if let Some(earlier) = requests::answered(&mut tx, request).await? {
+            return earlier;
+        }
+        consents::replace_paper(&mut tx, consent, random).await?;
+        consents::insert(&mut tx, consent, limit).await?;
+        let issued =
+            IssuedToken { cti: consent.cti, expires_at: consent.expires_at, token: consent.token.clone() };
+        requests::remember(&mut tx, request, &issued).await?;
+        tx.commit().await?;
+        Ok(issued)
+    }
+
+    async fn issue_standing(&self, consents: &[NewConsent], limit: u32) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        for consent in consents {
+            consents::insert(&mut tx, consent, limit).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    async fn revoke_consent(&self, cti: Cti, now: UnixTime) -> Result<LogHead, StoreError> {
+        let mut tx = self.begin().await?;
+        let head = consents::revoke(&mut tx, cti, now).await?;
+        tx.commit().await?;
+        Ok(head)
+    }
+
+    async fn revoke_standing(&self, now: UnixTime, random: &dyn Random) -> Result<u32, StoreError> {
+        let mut tx = self.begin().await?;
+        let revoked = consents::revoke_standing(&mut tx, now, random).await?;
+        tx.commit().await?;
+        Ok(revoked)
+    }
+
+    async fn find(&self, cti: Cti, scope: Scope) -> Result<Snapshot, StoreError> {
+        let mut reader = self.readers.acquire().await?;
+        if consents::reads_evidence(scope) {
+            // Dropping a transaction that only read ends its snapshot.
+            let mut tx = reader.begin().await?;
+            return consents::find(&mut tx, cti, scope).await;
+        }
+        // One statement is a snapshot of its own, and most lookups need no more.
+        consents::find(&mut reader, cti, scope).await
+    }
+
+    async fn set_code(
+        &self,
+        request: &RequestKey,
+        assignment: &NewAssignment,
+        random: &dyn Random,
+    ) -> Result<Assigned, StoreError> {
+        let mut tx = self.begin().await?;
+        if let Some(earlier) = requests::answered(&mut tx, request).await? {
+            return earlier;
+        }
+        let assigned = codes::set(&mut tx, &request.id, assignment, random).await?;
+        requests::remember(&mut tx, request, &assigned).await?;
+        tx.commit().await?;
+        Ok(assigned)
+    }
+
+    async fn seed(&self, people: &[NewPerson]) -> Result<u32, StoreError> {
+        let mut tx = self.begin().await?;
+        let added = people::seed(&mut tx, people).await?;
+        tx.commit().await?;
+        Ok(added)
+    }
+
+    async fn person_by_document(&self, document: &Document) -> Result<Option<PersonId>, StoreError> {
+        let mut connection = self.readers.acquire().await?;
+        Ok(people::by_document(&mut connection, document).await?.map(|(person, _)| person))
+    }
+
+    async fn head(&self) -> Result<LogHead, StoreError> {
+        changes::head(&mut *self.readers.acquire().await?).await
+    }
+
+    async fn changes(&self, after: u64, limit: u32) -> Result<Vec<Change>, StoreError> {
+        changes::after(&mut *self.readers.acquire().await?, after, limit).await
+    }
+
+    async fn sweep(&self, now: UnixTime) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        requests::sweep(&mut tx, now).await?;
+        changes::sweep(&mut tx, now).await?;
+        consents::sweep(&mut tx, now).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    /// SQLite's messages name tables and columns, never a value.
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::random::SystemRandom;
+
+    use super::*;
+    use crate::store::suite;
+
+    async fn open(dir: &Path) -> SqliteStore {
+        SqliteStore::open(&dir.join("node.db"), &SystemRandom).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn upholds_the_stores_contract() {
+        suite::run(async || {
+            let dir = tempfile::tempdir().unwrap();
+            (open(dir.path()).await, dir)
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn the_log_keeps_its_epoch_when_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path()).await;
+        let head = first.head().await.unwrap();
+        first.close().await;
+        assert_eq!(open(dir.path()).await.head().await.unwrap(), head);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("node.db"), [7; 4096]).unwrap();
+        let error = SqliteStore::open(&dir.path().join("node.db"), &SystemRandom).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_closed_store_does_not_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        store.close().await;
+        assert!(matches!(store.head().await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(store.find(Cti([0; 16]), Scope::ALL).await, Err(StoreError::Unavailable(_))));
+    }
+}

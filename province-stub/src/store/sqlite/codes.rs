@@ -1,0 +1,102 @@
+//! Codes: the history of a person's assignments, the last of which holds.
+//!
+//! Upholds I4: a new status and one event per consent that may still be honoured are one transaction.
+
+use proto::{random::Random, statement::Authority, time::UnixTime, token::Cti};
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+
+use super::{
+    changes, people,
+    rows::{bytes, corrupt, secs, time},
+};
+use crate::store::{
+    Assigned, ChangeKind, Code, HONOURED_AFTER_EXPIRY, NewAssignment, PersonId, StoreError,
+};
+
+/// The columns of a seeded code, in the order [`people::seed`] binds them.
+pub(super) const INSERT_SEEDED: &str =
+    "INSERT INTO code (person, label, rule, authority, assigned_at, recorded_at, by_hand, set_by) ";
+
+/// Assigns a code by hand.
+pub(super) async fn set(
+    connection: &mut SqliteConnection,
+    request_id: &str,
+    assignment: &NewAssignment,
+    random: &dyn Random,
+) -> Result<Assigned, StoreError> {
+    let (person, _) = people::by_document(connection, &assignment.document).await?.ok_or(StoreError::PersonUnknown)?;
+    let held = current(connection, person).await?.filter(|code| says_the_same(code, assignment));
+    let assigned_at = held.as_ref().map_or(assignment.now, |code| code.assigned_at);
+    record(connection, request_id, person, assignment, assigned_at).await?;
+    let affected = match held {
+        Some(_) => Vec::new(),
+        None => honoured(connection, person, assignment.now).await?,
+    };
+    let changed = affected.len() as u32;
+    let head = changes::append(connection, affected, ChangeKind::Status, assignment.now, random).await?;
+    Ok(Assigned { assigned_at, head, changed })
+}
+
+/// A code from a row of `label`, `rule`, `authority` and `assigned_at`; `None` if the person has none.
+pub(super) fn read(row: &SqliteRow) -> Result<Option<Code>, StoreError> {
+    let Some(label) = row.try_get("label")? else { return Ok(None) };
+    let authority = row.try_get::<Option<&str>, _>("authority")?.map(str::parse).transpose();
+    let authority = authority.map_err(|_| corrupt("authority"))?;
+    Ok(Some(Code { label, rule: row.try_get("rule")?, authority, assigned_at: time(row, "assigned_at")? }))
+}
+
+async fn current(connection: &mut SqliteConnection, person: PersonId) -> Result<Option<Code>, StoreError> {
+    let row = sqlx::query(
+        "SELECT label, rule, authority, assigned_at FROM code WHERE person = ? ORDER BY id DESC LIMIT 1",
+    )
+    .bind(person.0)
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map_or(Ok(None), read)
+}
+
+fn says_the_same(code: &Code, assignment: &NewAssignment) -> bool {
+    code.label == assignment.label
+        && code.rule.as_ref() == Some(&assignment.rule)
+        && code.authority.as_ref() == Some(&assignment.authority)
+}
+
+async fn record(
+    connection: &mut SqliteConnection,
+    request_id: &str,
+    person: PersonId,
+    assignment: &NewAssignment,
+    assigned_at: UnixTime,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO code (person, label, rule, authority, assigned_at, recorded_at, by_hand, set_by, request_id, \
+         justification) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?)",
+    )
+    .bind(person.0)
+    .bind(&assignment.label)
+    .bind(&assignment.rule)
+    .bind(Authority::to_string(&assignment.authority))
+    .bind(secs(assigned_at))
+    .bind(secs(assignment.now))
+    .bind(&assignment.set_by)
+    .bind(request_id)
+    .bind(&assignment.justification)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The person's consents that somebody may still honour.
+async fn honoured(
+    connection: &mut SqliteConnection,
+    person: PersonId,
+    now: UnixTime,
+) -> Result<Vec<Cti>, StoreError> {
+    let rows =
+        sqlx::query("SELECT cti FROM consent WHERE person = ? AND revoked_at IS NULL AND expires_at > ?")
+            .bind(person.0)
+            .bind(secs(now.minus(HONOURED_AFTER_EXPIRY)))
+            .fetch_all(connection)
+            .await?;
+    rows.iter().map(|row| Ok(Cti(bytes(row, "cti")?))).collect()
+}

@@ -1,0 +1,104 @@
+//! Idempotency: the same request gets the same answer, another one under the same id is refused.
+
+use proto::{
+    statement::LogHead,
+    time::UnixTime,
+    token::Cti,
+};
+use sqlx::{Row as _, SqliteConnection};
+
+use super::rows::{bytes, corrupt, secs};
+use crate::{
+    request::RequestKey,
+    store::{Assigned, DeviceId, IssuedToken, REQUEST_RETENTION, StoreError},
+};
+
+/// An answer that can be kept and given again.
+pub(super) trait Answer: Sized {
+    fn encode(&self) -> Vec<u8>;
+    fn decode(bytes: &[u8]) -> Option<Self>;
+}
+
+/// The answer this request had before, if it had one.
+pub(super) async fn answered<A: Answer>(
+    connection: &mut SqliteConnection,
+    request: &RequestKey,
+) -> Result<Option<Result<A, StoreError>>, StoreError> {
+    let row = sqlx::query("SELECT method, digest, response FROM request WHERE caller = ? AND id = ?")
+        .bind(&request.caller)
+        .bind(&request.id)
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let same = row.try_get::<&str, _>("method")? == request.method.word() && bytes(&row, "digest")? == request.digest;
+    if !same {
+        return Ok(Some(Err(StoreError::RequestIdReused)));
+    }
+    Ok(Some(A::decode(row.try_get("response")?).ok_or_else(|| corrupt("response"))))
+}
+
+/// Keeps the answer of a request.
+pub(super) async fn remember(
+    connection: &mut SqliteConnection,
+    request: &RequestKey,
+    answer: &impl Answer,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO request (caller, id, method, digest, response, at) VALUES (?, ?, ?, ?, ?, ?)")
+        .bind(&request.caller)
+        .bind(&request.id)
+        .bind(request.method.word())
+        .bind(request.digest.as_slice())
+        .bind(answer.encode())
+        .bind(secs(request.at))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Forgets answers that are past their retention.
+pub(super) async fn sweep(connection: &mut SqliteConnection, now: UnixTime) -> Result<(), StoreError> {
+    let before = secs(now.minus(REQUEST_RETENTION));
+    sqlx::query("DELETE FROM request WHERE at < ?").bind(before).execute(connection).await?;
+    Ok(())
+}
+
+impl Answer for DeviceId {
+    fn encode(&self) -> Vec<u8> {
+        self.0.to_vec()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        Some(Self(bytes.try_into().ok()?))
+    }
+}
+
+impl Answer for IssuedToken {
+    fn encode(&self) -> Vec<u8> {
+        [&self.cti.0, &self.expires_at.as_secs().to_be_bytes()[..], &self.token].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (cti, rest) = bytes.split_first_chunk()?;
+        let (expires_at, token) = rest.split_first_chunk()?;
+        let expires_at = UnixTime::from_secs(u64::from_be_bytes(*expires_at));
+        Some(Self { cti: Cti(*cti), expires_at, token: token.to_vec() })
+    }
+}
+
+impl Answer for Assigned {
+    fn encode(&self) -> Vec<u8> {
+        let numbers = [self.assigned_at.as_secs(), self.head.seq, u64::from(self.changed)];
+        [&self.head.epoch[..], &numbers.map(u64::to_be_bytes).concat()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (epoch, rest) = bytes.split_first_chunk()?;
+        let (assigned_at, rest) = rest.split_first_chunk()?;
+        let (seq, changed) = rest.split_first_chunk()?;
+        Some(Self {
+            assigned_at: UnixTime::from_secs(u64::from_be_bytes(*assigned_at)),
+            head: LogHead { epoch: *epoch, seq: u64::from_be_bytes(*seq) },
+            changed: u64::from_be_bytes(changed.try_into().ok()?).try_into().ok()?,
+        })
+    }
+}

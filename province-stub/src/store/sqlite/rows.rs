@@ -1,0 +1,31 @@
+//! Between rows and the domain: what the schema cannot promise is checked when it is read.
+
+use proto::time::UnixTime;
+use sqlx::{Row as _, sqlite::SqliteRow};
+
+use crate::store::StoreError;
+
+/// A time as it is stored.
+pub(super) fn secs(time: UnixTime) -> i64 {
+    time.as_secs().cast_signed()
+}
+
+/// A column that holds a time.
+pub(super) fn time(row: &SqliteRow, column: &'static str) -> Result<UnixTime, StoreError> {
+    Ok(UnixTime::from_secs(uint(row, column)?))
+}
+
+/// A column that holds a number that is not negative.
+pub(super) fn uint(row: &SqliteRow, column: &'static str) -> Result<u64, StoreError> {
+    u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| corrupt(column))
+}
+
+/// A column that holds `N` bytes.
+pub(super) fn bytes<const N: usize>(row: &SqliteRow, column: &'static str) -> Result<[u8; N], StoreError> {
+    row.try_get::<&[u8], _>(column)?.try_into().map_err(|_| corrupt(column))
+}
+
+/// The error for a stored value that is not as it was written.
+pub(super) fn corrupt(column: &'static str) -> StoreError {
+    StoreError::Unavailable(format!("column {column} holds what was never stored there").into())
+}

@@ -1,0 +1,387 @@
+//! The contract of every store, whatever its backend. Each case opens a store of its own.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use proto::{random::SystemRandom, statement::Authority, suite::SigningKey};
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::{
+    request::Method,
+    seed,
+    test_support::{
+        HOUR, NOW, device_key, member, new_device, policy, random16, request, seeded_document as document,
+    },
+};
+
+const LIMIT: u32 = 4;
+
+/// Runs every case. `open` gives a new, empty store and whatever has to live as long.
+pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
+    macro_rules! cases {
+        ($($case:ident),* $(,)?) => {$({
+            let (store, _guard) = open().await;
+            $case(store).await;
+        })*};
+    }
+    cases!(
+        a_new_log_is_empty,
+        enrolment_adds_a_person_once,
+        enrolment_is_bounded_and_refuses_known_keys,
+        a_request_has_one_answer,
+        issue_is_bounded_and_idempotent,
+        a_key_is_good_for_one_token,
+        a_reprint_revokes_the_paper_before,
+        a_revocation_is_one_event,
+        a_new_status_is_an_event_for_every_consent_that_may_be_honoured,
+        the_same_status_again_is_recorded_and_no_event,
+        evidence_is_read_by_scope_latest_first_and_bounded,
+        standing_consents_are_issued_all_or_none,
+        seeding_again_changes_nobody,
+        old_things_are_forgotten_but_not_the_head,
+        numbers_have_no_gaps_under_concurrent_writes,
+        status_and_head_are_of_one_snapshot,
+    );
+}
+
+fn name() -> Name {
+    Name::new("欧阳星洲").unwrap()
+}
+
+async fn add_person<S: Store>(store: &S, index: u32) -> PersonId {
+    let (code, tests, doses, visits) = (None, vec![], vec![], vec![]);
+    let person = NewPerson { document: document(index), name: name(), code, tests, doses, visits };
+    assert_eq!(store.seed(&[person]).await.unwrap(), 1);
+    store.person_by_document(&document(index)).await.unwrap().unwrap()
+}
+
+fn consent(person: PersonId, issued_at: UnixTime, kind: Kind) -> NewConsent {
+    let token_key = kind.has_device().then(|| device_key().verifying_key().clone());
+    NewConsent {
+        cti: Cti(random16()),
+        person,
+        device: None,
+        kind,
+        scope: Scope::LEVEL,
+        token_key,
+        issued_at,
+        expires_at: issued_at.plus(HOUR),
+        token: random16().to_vec(),
+    }
+}
+
+async fn issue<S: Store>(store: &S, consent: &NewConsent) -> Result<IssuedToken, StoreError> {
+    let id = format!("issue-{:x}", u128::from_be_bytes(consent.cti.0));
+    store.issue_consent(&request(&id, ""), consent, LIMIT, &SystemRandom).await
+}
+
+fn assignment(index: u32, label: &str, now: UnixTime) -> NewAssignment {
+    NewAssignment {
+        document: document(index),
+        label: label.into(),
+        rule: "R-CASE".into(),
+        authority: "41/cdc".parse::<Authority>().unwrap(),
+        justification: "test".into(),
+        set_by: "41/operator/li".into(),
+        now,
+    }
+}
+
+fn set_request(id: &str) -> RequestKey {
+    RequestKey { method: Method::SetCode, ..request(id, "set") }
+}
+
+async fn set<S: Store>(store: &S, id: &str, assignment: &NewAssignment) -> Result<Assigned, StoreError> {
+    store.set_code(&set_request(id), assignment, &SystemRandom).await
+}
+
+async fn a_new_log_is_empty<S: Store>(store: S) {
+    assert_eq!(store.head().await.unwrap().seq, 0);
+    assert!(store.changes(0, 10).await.unwrap().is_empty());
+    assert!(store.find(Cti([7; 16]), Scope::ALL).await.unwrap().found.is_none());
+}
+
+async fn enrolment_adds_a_person_once<S: Store>(store: S) {
+    let key = device_key();
+    let device = new_device(&document(0), &name(), &key);
+    let enrolled = store.enroll_device(&request("request-1", ""), &device, LIMIT).await.unwrap();
+    assert_eq!(enrolled, device.id);
+    let person = store.person_by_document(&document(0)).await.unwrap().unwrap();
+    let found = store.device(device.id).await.unwrap();
+    assert_eq!((found.person, &found.enrollment_key), (person, key.verifying_key()));
+    let second = new_device(&document(0), &name(), &device_key());
+    store.enroll_device(&request("request-2", ""), &second, LIMIT).await.unwrap();
+    assert_eq!(store.device(second.id).await.unwrap().person, person);
+    assert!(matches!(store.device(DeviceId([0; 16])).await, Err(StoreError::DeviceUnknown)));
+    let other = new_device(&document(0), &Name::new("上官溪渡").unwrap(), &device_key());
+    let refused = store.enroll_device(&request("request-3", ""), &other, LIMIT).await;
+    assert!(matches!(refused, Err(StoreError::NameDiffers)));
+    assert_eq!(store.head().await.unwrap().seq, 0);
+}
+
+async fn enrolment_is_bounded_and_refuses_known_keys<S: Store>(store: S) {
+    let enroll = async |id: &str, index, key: &SigningKey| {
+        store.enroll_device(&request(id, ""), &new_device(&document(index), &name(), key), 2).await
+    };
+    let key = device_key();
+    enroll("request-1", 0, &key).await.unwrap();
+    assert!(matches!(enroll("request-2", 0, &key).await, Err(StoreError::KeyReused)));
+    assert!(matches!(enroll("request-3", 1, &key).await, Err(StoreError::KeyReused)));
+    // What was refused left nothing behind, not even the person.
+    assert_eq!(store.person_by_document(&document(1)).await.unwrap(), None);
+    enroll("request-4", 0, &device_key()).await.unwrap();
+    assert!(matches!(enroll("request-5", 0, &device_key()).await, Err(StoreError::TooManyDevices(2))));
+}
+
+async fn a_request_has_one_answer<S: Store>(store: S) {
+    let enroll = async |request: RequestKey| {
+        let device = new_device(&document(0), &name(), &device_key());
+        store.enroll_device(&request, &device, LIMIT).await
+    };
+    let first = enroll(request("request-1", "a")).await.unwrap();
+    assert_eq!(enroll(request("request-1", "a")).await.unwrap(), first);
+    assert!(matches!(enroll(request("request-1", "b")).await, Err(StoreError::RequestIdReused)));
+    let other_method = RequestKey { method: Method::SetCode, ..request("request-1", "a") };
+    assert!(matches!(enroll(other_method).await, Err(StoreError::RequestIdReused)));
+    let other_caller = RequestKey { caller: "41/backend/b".into(), ..request("request-1", "a") };
+    assert_ne!(enroll(other_caller).await.unwrap(), first);
+}
+
+async fn issue_is_bounded_and_idempotent<S: Store>(store: S) {
+    let person = add_person(&store, 0).await;
+    let first = consent(person, NOW, Kind::Own);
+    let issued = issue(&store, &first).await.unwrap();
+    assert_eq!((issued.cti, &issued.token), (first.cti, &first.token));
+    // The same request, signed into another token meanwhile, gets the first one.
+    let id = format!("issue-{:x}", u128::from_be_bytes(first.cti.0));
+    let again = consent(person, NOW, Kind::Own);
+    let repeated = store.issue_consent(&request(&id, ""), &again, LIMIT, &SystemRandom).await.unwrap();
+    assert_eq!(repeated, issued);
+    for _ in 1..LIMIT {
+        issue(&store, &consent(person, NOW, Kind::Own)).await.unwrap();
+    }
+    let refused = issue(&store, &consent(person, NOW, Kind::Own)).await;
+    assert!(matches!(refused, Err(StoreError::TooManyConsents(LIMIT))));
+    // Revoked and expired ones are not live.
+    store.revoke_consent(first.cti, NOW).await.unwrap();
+    issue(&store, &consent(person, NOW, Kind::Own)).await.unwrap();
+    issue(&store, &consent(person, NOW.plus(HOUR), Kind::Own)).await.unwrap();
+    assert_eq!(store.head().await.unwrap().seq, 1, "ordinary issue is no event");
+}
+
+async fn a_key_is_good_for_one_token<S: Store>(store: S) {
+    let person = add_person(&store, 0).await;
+    let first = consent(person, NOW, Kind::Own);
+    issue(&store, &first).await.unwrap();
+    let same_key = NewConsent { token_key: first.token_key.clone(), ..consent(person, NOW, Kind::Own) };
+    assert!(matches!(issue(&store, &same_key).await, Err(StoreError::KeyReused)));
+    let enrollment = device_key();
+    let device = new_device(&document(0), &name(), &enrollment);
+    store.enroll_device(&request("request-1", ""), &device, LIMIT).await.unwrap();
+    let key = Some(enrollment.verifying_key().clone());
+    let enrolled_key = NewConsent { token_key: key, ..consent(person, NOW, Kind::Own) };
+    assert!(matches!(issue(&store, &enrolled_key).await, Err(StoreError::KeyReused)));
+    let token_key = first.token_key.unwrap();
+    let device = NewDevice { enrollment_key: token_key, ..new_device(&document(0), &name(), &device_key()) };
+    let refused = store.enroll_device(&request("request-2", ""), &device, LIMIT).await;
+    assert!(matches!(refused, Err(StoreError::KeyReused)));
+}
+
+async fn a_reprint_revokes_the_paper_before<S: Store>(store: S) {
+    let person = add_person(&store, 0).await;
+    let (phone, first) = (consent(person, NOW, Kind::Own), consent(person, NOW, Kind::Paper));
+    issue(&store, &phone).await.unwrap();
+    issue(&store, &first).await.unwrap();
+    assert_eq!(store.head().await.unwrap().seq, 0);
+    let second = consent(person, NOW.plus(HOUR / 2), Kind::Paper);
+    issue(&store, &second).await.unwrap();
+    let changes = store.changes(0, 10).await.unwrap();
+    let expected = Change { seq: 1, cti: first.cti, what: ChangeKind::Revoked, at: NOW.plus(HOUR / 2) };
+    assert_eq!(changes, [expected]);
+    let revoked = async |cti| store.find(cti, Scope::LEVEL).await.unwrap().found.unwrap().revoked;
+    assert!(revoked(first.cti).await);
+    assert!(!revoked(second.cti).await && !revoked(phone.cti).await);
+}
+
+async fn a_revocation_is_one_event<S: Store>(store: S) {
+    let person = add_person(&store, 0).await;
+    let issued = consent(person, NOW, Kind::Own);
+    issue(&store, &issued).await.unwrap();
+    let head = store.revoke_consent(issued.cti, NOW).await.unwrap();
+    assert_eq!(head.seq, 1);
+    assert_eq!(store.revoke_consent(issued.cti, NOW.plus(HOUR)).await.unwrap(), head);
+    let event = Change { seq: 1, cti: issued.cti, what: ChangeKind::Revoked, at: NOW };
+    assert_eq!(store.changes(0, 10).await.unwrap(), [event]);
+    assert!(matches!(store.revoke_consent(Cti([0; 16]), NOW).await, Err(StoreError::ConsentUnknown)));
+}
+
+async fn a_new_status_is_an_event_for_every_consent_that_may_be_honoured<S: Store>(store: S) {
+    let (person, other) = (add_person(&store, 0).await, add_person(&store, 1).await);
+    let [live, lately_over, long_over, revoked, others] = [
+        consent(person, NOW, Kind::Own),
+        consent(person, NOW.minus(HOUR + Duration::from_secs(59)), Kind::Own),
+        consent(person, NOW.minus(HOUR + Duration::from_secs(60)), Kind::Own),
+        consent(person, NOW, Kind::Own),
+        consent(other, NOW, Kind::Own),
+    ];
+    for consent in [&long_over, &lately_over, &live, &revoked, &others] {
+        issue(&store, consent).await.unwrap();
+    }
+    store.revoke_consent(revoked.cti, NOW).await.unwrap();
+    let assigned = set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap();
+    assert_eq!((assigned.assigned_at, assigned.head.seq, assigned.changed), (NOW, 3, 2));
+    let events = store.changes(1, 10).await.unwrap();
+    assert!(events.iter().all(|event| event.what == ChangeKind::Status && event.at == NOW));
+    assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [2, 3]);
+    let handles: BTreeSet<_> = events.iter().map(|event| event.cti).collect();
+    assert_eq!(handles, [live.cti, lately_over.cti].into());
+    assert_eq!(store.changes(0, 2).await.unwrap().len(), 2, "the limit holds");
+    let found = store.find(live.cti, Scope::LEVEL).await.unwrap();
+    assert_eq!(found.head, assigned.head);
+    let code = found.found.unwrap().code.unwrap();
+    assert_eq!((code.label.as_str(), code.rule.as_deref()), ("红码", Some("R-CASE")));
+    let again = set(&store, "request-1", &assignment(0, "红码", NOW.plus(HOUR))).await.unwrap();
+    assert_eq!(again, assigned, "the same request has the same answer");
+    let unknown = set(&store, "request-2", &assignment(9, "红码", NOW)).await;
+    assert!(matches!(unknown, Err(StoreError::PersonUnknown)));
+}
+
+async fn the_same_status_again_is_recorded_and_no_event<S: Store>(store: S) {
+    let person = add_person(&store, 0).await;
+    let issued = consent(person, NOW, Kind::Own);
+    issue(&store, &issued).await.unwrap();
+    let first = set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap();
+    let later = NOW.plus(Duration::from_secs(60));
+    let second = set(&store, "request-2", &assignment(0, "红码", later)).await.unwrap();
+    assert_eq!(second, Assigned { changed: 0, ..first });
+    let code = store.find(issued.cti, Scope::LEVEL).await.unwrap().found.unwrap().code.unwrap();
+    assert_eq!(code.assigned_at, NOW, "what nobody could see change has not changed");
+    let other_rule = NewAssignment { rule: "R-CONTACT".into(), ..assignment(0, "红码", later) };
+    let third = set(&store, "request-3", &other_rule).await.unwrap();
+    assert_eq!((third.changed, third.assigned_at, third.head.seq), (1, later, 2));
+}
+
+async fn evidence_is_read_by_scope_latest_first_and_bounded<S: Store>(store: S) {
+    let ago = |n: u32| NOW.minus(HOUR * n);
+    let person = NewPerson {
+        document: document(0),
+        name: name(),
+        code: None,
+        tests: (0..6).map(|n| TestResult { sampled_at: ago(6 - n), positive: n == 5 }).collect(),
+        doses: (1..=6).map(|n| Dose { number: n, given_at: ago(60 - u32::from(n)) }).collect(),
+        visits: (0..10).map(|n| RiskVisit { area: 419_999, high: n % 2 == 0, left_at: ago(n + 1) }).collect(),
+    };
+    store.seed(std::slice::from_ref(&person)).await.unwrap();
+    let issued = consent(store.person_by_document(&document(0)).await.unwrap().unwrap(), NOW, Kind::Own);
+    issue(&store, &issued).await.unwrap();
+    let find = async |scope| store.find(issued.cti, scope).await.unwrap().found.unwrap();
+    let all = find(Scope::ALL).await;
+    assert_eq!(all.tests, person.tests.iter().rev().take(4).copied().collect::<Vec<_>>());
+    assert_eq!(all.doses, person.doses.iter().rev().take(4).copied().collect::<Vec<_>>());
+    assert_eq!(all.visits, person.visits[..8]);
+    assert_eq!(all.particulars.name, name().as_str());
+    assert_eq!(all.particulars.document_number, document(0).number());
+    assert_eq!(all.token, TokenHash::of(&issued.token));
+    let counts = |found: &Found| (found.tests.len(), found.doses.len(), found.visits.len());
+    assert_eq!(counts(&find(Scope::LEVEL).await), (0, 0, 0));
+    assert_eq!(counts(&find(Scope::TESTS).await), (4, 0, 0));
+    assert_eq!(counts(&find(Scope::VACCINATION).await), (0, 4, 0));
+    assert_eq!(counts(&find(Scope::RISK_AREAS).await), (0, 0, 8));
+}
+
+async fn standing_consents_are_issued_all_or_none<S: Store>(store: S) {
+    let person = add_person(&store, 0).await;
+    let many: Vec<_> = (0..=LIMIT).map(|_| consent(person, NOW, Kind::Own)).collect();
+    assert!(matches!(store.issue_standing(&many, LIMIT).await, Err(StoreError::TooManyConsents(LIMIT))));
+    assert!(store.find(many[0].cti, Scope::LEVEL).await.unwrap().found.is_none());
+    let standing = &many[..LIMIT as usize];
+    store.issue_standing(standing, LIMIT).await.unwrap();
+    assert_eq!(store.revoke_standing(NOW, &SystemRandom).await.unwrap(), LIMIT);
+    assert_eq!(store.revoke_standing(NOW, &SystemRandom).await.unwrap(), 0);
+    let revoked: BTreeSet<_> = store.changes(0, 100).await.unwrap().iter().map(|change| change.cti).collect();
+    assert_eq!(revoked, standing.iter().map(|consent| consent.cti).collect());
+    store.issue_standing(&[], LIMIT).await.unwrap();
+}
+
+async fn seeding_again_changes_nobody<S: Store>(store: S) {
+    let people = seed::records(&seed::people(member(), 600, &policy()), NOW);
+    assert_eq!(store.seed(&people).await.unwrap(), 600);
+    set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap();
+    assert_eq!(store.seed(&people).await.unwrap(), 0);
+    let issued = consent(store.person_by_document(&document(0)).await.unwrap().unwrap(), NOW, Kind::Own);
+    issue(&store, &issued).await.unwrap();
+    let code = store.find(issued.cti, Scope::LEVEL).await.unwrap().found.unwrap().code.unwrap();
+    assert_eq!(code.label, "红码");
+}
+
+async fn old_things_are_forgotten_but_not_the_head<S: Store>(store: S) {
+    let person = add_person(&store, 0).await;
+    let issued = consent(person, NOW, Kind::Own);
+    issue(&store, &issued).await.unwrap();
+    let assigned = set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap();
+    store.sweep(NOW.plus(REQUEST_RETENTION)).await.unwrap();
+    assert_eq!(set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap(), assigned);
+    assert_eq!(store.changes(0, 10).await.unwrap().len(), 1);
+    let second = Duration::from_secs(1);
+    store.sweep(NOW.plus(CHANGE_RETENTION + second)).await.unwrap();
+    assert!(store.changes(0, 10).await.unwrap().is_empty());
+    assert_eq!(store.head().await.unwrap(), assigned.head);
+    assert!(store.find(issued.cti, Scope::LEVEL).await.unwrap().found.is_some());
+    store.sweep(issued.expires_at.plus(CONSENT_RETENTION + second)).await.unwrap();
+    assert!(store.find(issued.cti, Scope::LEVEL).await.unwrap().found.is_none());
+    // Its request is forgotten too: the id may be used anew.
+    set(&store, "request-1", &assignment(0, "绿码", NOW)).await.unwrap();
+}
+
+async fn numbers_have_no_gaps_under_concurrent_writes<S: Store>(store: S) {
+    const PEOPLE: u32 = 8;
+    for index in 0..PEOPLE {
+        let person = add_person(&store, index).await;
+        issue(&store, &consent(person, NOW, Kind::Own)).await.unwrap();
+        issue(&store, &consent(person, NOW, Kind::Own)).await.unwrap();
+    }
+    let store = Arc::new(store);
+    let mut writers = JoinSet::new();
+    for index in 0..PEOPLE {
+        let store = store.clone();
+        writers.spawn(async move {
+            for (round, label) in ["红码", "黄码", "绿码"].into_iter().enumerate() {
+                set(&*store, &format!("request-{index}-{round}"), &assignment(index, label, NOW)).await.unwrap();
+            }
+        });
+    }
+    writers.join_all().await;
+    let expected = u64::from(PEOPLE) * 3 * 2;
+    let numbers: Vec<_> = store.changes(0, 1_000).await.unwrap().iter().map(|change| change.seq).collect();
+    assert_eq!(numbers, (1..=expected).collect::<Vec<_>>());
+    assert_eq!(store.head().await.unwrap().seq, expected);
+}
+
+async fn status_and_head_are_of_one_snapshot<S: Store>(store: S) {
+    const ROUNDS: u64 = 40;
+    let person = add_person(&store, 0).await;
+    let issued = consent(person, NOW, Kind::Own);
+    issue(&store, &issued).await.unwrap();
+    let store = Arc::new(store);
+    let mut readers = JoinSet::new();
+    for scope in [Scope::LEVEL, Scope::ALL] {
+        let (store, cti) = (store.clone(), issued.cti);
+        readers.spawn(async move {
+            loop {
+                // The writer's n-th change is its n-th label: head and label must always agree.
+                let snapshot = store.find(cti, scope).await.unwrap();
+                let label = snapshot.found.unwrap().code.map(|code| code.label);
+                let expected = (snapshot.head.seq > 0).then(|| format!("label {}", snapshot.head.seq));
+                assert_eq!(label, expected);
+                if snapshot.head.seq == ROUNDS {
+                    return;
+                }
+            }
+        });
+    }
+    for round in 1..=ROUNDS {
+        let assignment = assignment(0, &format!("label {round}"), NOW);
+        set(&*store, &format!("request-{round}"), &assignment).await.unwrap();
+    }
+    readers.join_all().await;
+}

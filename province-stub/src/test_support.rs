@@ -1,0 +1,164 @@
+//! What the tests share: people who are nobody, a home in a temporary directory, tokens and proofs.
+
+use std::{sync::Arc, time::Duration};
+
+use proto::{
+    consent_request::ConsentRequest,
+    envelope::Roots,
+    hint::NodeSecret,
+    member::Member,
+    policy::{NATIONAL, Policy},
+    proof::prove,
+    random::{self, SystemRandom},
+    suite::{SigningKey, Suite},
+    terms::{Kind, Purposes, Scope},
+    time::UnixTime,
+    token::{Audience, TokenHash},
+    trust::{GatewayTrust, MemberTrust, TrustList, keys},
+    venue::VenueId,
+};
+use tempfile::TempDir;
+
+use crate::{
+    document::Document,
+    home::Home,
+    issuance::{Issued, issue},
+    keys::{Keys, SealingKey},
+    request::{Method, RequestKey, digest},
+    seed::{self, Condition, SeededPerson},
+    store::{DeviceId, Name, NewDevice, Store, sqlite::SqliteStore},
+};
+
+pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// Henan: three colours by the default labels.
+pub(crate) fn member() -> Member {
+    "41".parse().unwrap()
+}
+
+pub(crate) fn policy() -> Policy {
+    Policy::from_toml(NATIONAL).unwrap()
+}
+
+pub(crate) fn random16() -> [u8; 16] {
+    random::bytes(&SystemRandom)
+}
+
+pub(crate) fn device_key() -> SigningKey {
+    SigningKey::generate(Suite::Esp256)
+}
+
+/// The seeded person of a condition: the table in [`crate::seed`] says where it is.
+pub(crate) fn seeded(condition: Condition) -> SeededPerson {
+    let person = seed::people(member(), 12, &policy()).into_iter().find(|person| person.condition == condition);
+    person.unwrap()
+}
+
+pub(crate) fn seeded_document(index: u32) -> Document {
+    seed::people(member(), index + 1, &policy()).remove(index as usize).document
+}
+
+pub(crate) fn request(id: &str, content: &str) -> RequestKey {
+    let (caller, method) = ("41/backend/app".to_owned(), Method::EnrollDevice);
+    RequestKey { caller, id: id.to_owned(), method, digest: digest(&[content.as_bytes()]), at: NOW }
+}
+
+pub(crate) fn new_device(document: &Document, name: &Name, key: &SigningKey) -> NewDevice {
+    let (id, enrollment_key) = (DeviceId(random16()), key.verifying_key().clone());
+    NewDevice { id, document: document.clone(), name: name.clone(), enrollment_key, now: NOW }
+}
+
+/// A home with a dozen seeded people, and the trust list that vouches for it.
+pub(crate) struct Fixture {
+    pub(crate) home: Home<SqliteStore>,
+    pub(crate) list: TrustList,
+    pub(crate) policy: Policy,
+    _dir: TempDir,
+}
+
+impl Fixture {
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("node.db"), &SystemRandom).await.unwrap();
+        let policy = policy();
+        store.seed(&seed::records(&seed::people(member(), 12, &policy), NOW)).await.unwrap();
+        let keys = Keys {
+            consent: SigningKey::generate(Suite::Ed25519),
+            statement: SigningKey::generate(Suite::Ed25519),
+            secret: NodeSecret([3; 32]),
+            sealing: SealingKey::new([4; 32]),
+        };
+        let list = trust_list(&keys);
+        let home = Home { member: member(), store, keys, random: Arc::new(SystemRandom) };
+        Self { home, list, policy, _dir: dir }
+    }
+
+    /// Enrols a device for a seeded person.
+    pub(crate) async fn enroll(&self, person: &SeededPerson) -> (DeviceId, SigningKey) {
+        let key = device_key();
+        let id = format!("enroll-{:02x}", u128::from_be_bytes(random16()));
+        let device = new_device(&person.document, &person.name, &key);
+        let enrolled = self.home.store.enroll_device(&request(&id, ""), &device, 64).await.unwrap();
+        (enrolled, key)
+    }
+}
+
+pub(crate) fn trust_list(home: &Keys) -> TrustList {
+    let root = SigningKey::generate(Suite::Ed25519);
+    let trust = MemberTrust {
+        bundle: vec![vec![1]],
+        endpoints: vec!["127.0.0.1:7500".into()],
+        consent_keys: keys([home.consent.verifying_key().clone()]),
+        statement_keys: keys([home.statement.verifying_key().clone()]),
+        sealing_key: home.sealing.public_key().unwrap(),
+        categories: Default::default(),
+    };
+    TrustList {
+        domain: "tongxing.test".parse().unwrap(),
+        roots: Roots::new(1, vec![root.verifying_key().clone()]).unwrap(),
+        gateway: GatewayTrust { bundle: vec![vec![9]], log_keys: keys([]) },
+        members: [(member(), trust)].into(),
+    }
+}
+
+/// A request of an own phone for all scopes and purposes anywhere, for an hour.
+pub(crate) fn consent_request(device: DeviceId, token_key: &SigningKey) -> ConsentRequest {
+    ConsentRequest {
+        device_id: device.0,
+        audience: Audience::Anywhere,
+        purposes: Purposes::ALL,
+        scope: Scope::ALL,
+        kind: Kind::Own,
+        life: HOUR,
+        token_key: Some(token_key.verifying_key().clone()),
+        issued_at: NOW,
+        nonce: random16(),
+    }
+}
+
+/// A phone with a token, ready to show it.
+pub(crate) struct Phone {
+    pub(crate) issued: Issued,
+    pub(crate) key: SigningKey,
+}
+
+impl Phone {
+    pub(crate) fn proof(&self, venue: Option<&VenueId>, now: UnixTime) -> Vec<u8> {
+        let hash = TokenHash::of(&self.issued.token);
+        prove(hash, self.issued.cti, &self.key, venue, now, MINUTE, &SystemRandom)
+    }
+}
+
+impl Fixture {
+    /// Enrols a phone for a person and has it ask for a token, as `change` would have it.
+    pub(crate) async fn phone(&self, person: &SeededPerson, change: impl FnOnce(&mut ConsentRequest)) -> Phone {
+        let (device, enrollment_key) = self.enroll(person).await;
+        let key = device_key();
+        let mut request = consent_request(device, &key);
+        change(&mut request);
+        let issued = issue(&self.home, &self.policy, NOW, &request.sign(&enrollment_key)).await.unwrap();
+        Phone { issued, key }
+    }
+}
