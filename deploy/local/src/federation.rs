@@ -30,7 +30,7 @@ use crate::{
     addresses::{Bound, Ports},
     desk::Desk,
     layout::Layout,
-    prepare::{Plan, prepare},
+    prepare::{Lock, Plan, prepare},
 };
 
 /// How long a part has to stop.
@@ -40,6 +40,7 @@ const STOP: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Federation {
     desk: Desk,
+    _lock: Lock,
     members: Vec<Member>,
     clock: Arc<dyn Clock>,
     replaced: Vec<(u16, u16)>,
@@ -65,14 +66,22 @@ impl Federation {
     /// Prepares a directory and starts everything in it.
     pub async fn start(layout: &Layout, plan: &Plan, ports: Ports, clock: Arc<dyn Clock>) -> Result<Self> {
         let members = plan.members()?;
+        let lock = Lock::take(layout)?;
         let bound = Bound::bind(&members, plan.gateways.into(), ports).await?;
         let addresses = bound.addresses()?;
         let (layout_, plan_, now) = (layout.clone(), plan.clone(), clock.now());
         // Making 34 CAs and 80 certificates is work for the processor alone.
         tokio::task::spawn_blocking(move || prepare(&layout_, &plan_, &addresses, now)).await??;
         let desk = Desk::open(layout, clock.clone())?;
-        let mut federation =
-            Self { desk, members, clock, replaced: bound.replaced, gateways: Vec::new(), nodes: BTreeMap::new() };
+        let mut federation = Self {
+            desk,
+            _lock: lock,
+            members,
+            clock,
+            replaced: bound.replaced,
+            gateways: Vec::new(),
+            nodes: BTreeMap::new(),
+        };
         federation.start_nodes(bound.nodes).await?;
         for (listeners, replica) in bound.gateways.into_iter().zip(1..) {
             let part = federation.start_gateway(replica, listeners).await?;

@@ -36,6 +36,11 @@ impl Layout {
         DOMAIN.parse().expect("the development domain is a domain")
     }
 
+    /// Held locked by whoever prepares or runs this directory.
+    pub fn lock(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
     /// What was prepared: members, people, addresses.
     pub fn federation(&self) -> PathBuf {
         self.dir.join("federation.toml")

@@ -39,7 +39,8 @@ const BAD_CONFIGURATION: u8 = 64;
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    peer::logging::start("warn");
+    // The demonstration provokes refusals; its lines say what came of them.
+    peer::logging::start(if matches!(arguments.command, Some(Command::Demo)) { "error" } else { "warn" });
     let options = &arguments.options;
     let done = match &arguments.command {
         None | Some(Command::Up) => up::run(options).await,

@@ -106,9 +106,31 @@ impl Prepared {
     }
 }
 
-/// Makes what is missing, renews what is due, signs new editions of trust list and policy.
+/// A directory that nobody else prepares or runs while this lives: a second start would move the first one's ports and
+/// keys from under it.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "the lock lasts as long as the file is open")] fs::File);
+
+impl Lock {
+    /// Makes the directory if need be and locks it.
+    ///
+    /// # Errors
+    /// If another process has it.
+    pub fn take(layout: &Layout) -> Result<Self> {
+        create_private_dir(layout.dir())?;
+        let path = layout.lock();
+        let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
+        file.try_lock().map_err(|_| {
+            let dir = layout.dir().display();
+            anyhow::anyhow!("{dir} is in use by another process; stop that one, or give this one its own --dir")
+        })?;
+        Ok(Self(file))
+    }
+}
+
+/// Makes what is missing, renews what is due, signs new editions of trust list and policy. Whoever calls this holds the
+/// directory's [`Lock`].
 pub fn prepare(layout: &Layout, plan: &Plan, addresses: &Addresses, now: UnixTime) -> Result<Prepared> {
-    create_private_dir(layout.dir())?;
     let members = plan.members()?;
     let roots = roots(layout)?;
     let realms = members.iter().map(|member| Realm::Member(*member)).chain([Realm::Gateway]);

@@ -1,4 +1,6 @@
-//! A QR in the terminal: two modules a character, light on dark drawn so that it scans on either.
+//! A QR in the terminal: two modules a character.
+
+use std::io::IsTerminal;
 
 use anyhow::{Context, Result};
 use qrcodegen::{QrCode, QrCodeEcc};
@@ -24,6 +26,16 @@ pub fn draw(text: &str) -> Result<(String, u8)> {
         drawing.push('\n');
     }
     Ok((drawing, code.version().value()))
+}
+
+/// A drawing's light modules are characters and its dark ones are gaps: on a terminal the colours are set, so that it scans
+/// on a light one as well.
+pub fn on_terminal(drawing: &str) -> String {
+    if std::io::stdout().is_terminal() {
+        drawing.lines().map(|line| format!("\x1b[97;40m{line}\x1b[0m\n")).collect()
+    } else {
+        drawing.to_owned()
+    }
 }
 
 #[cfg(test)]

@@ -42,7 +42,9 @@ impl Ending {
             Err(status) => match Refusal::reason_of(status) {
                 Some(reason) => Self::Refusal(reason),
                 // Under TLS 1.3 a client learns of its refusal when it first reads: whichever way its transport puts it.
-                None if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => Self::NoConnection,
+                None if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
+                    Self::NoConnection
+                }
                 None => Self::Undocumented(status.code()),
             },
         }

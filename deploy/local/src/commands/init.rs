@@ -7,7 +7,7 @@ use crate::{
     addresses::{Bound, Ports},
     layout::Layout,
     options::Options,
-    prepare::{Plan, prepare},
+    prepare::{Lock, Plan, prepare},
 };
 
 /// Prepares the directory and says how to start its programs.
@@ -15,6 +15,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let layout = Layout::new(&options.dir);
     let plan = Plan::of(options, &layout)?;
     let members = plan.members()?;
+    let _lock = Lock::take(&layout)?;
     let bound = Bound::bind(&members, plan.gateways.into(), Ports::Documented).await?;
     let addresses = bound.addresses()?;
     for (taken, instead) in &bound.replaced {

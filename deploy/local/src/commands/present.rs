@@ -95,7 +95,9 @@ fn write(desk: &Desk, present: &Present, presentations: &[Presentation]) -> Resu
     };
     Ok(match present.format {
         Format::Tx1 => presentations.iter().map(|p| p.to_text() + "\n").collect(),
-        Format::Qr => presentations.iter().map(|p| Ok(qr::draw(&p.to_text())?.0)).collect::<Result<_>>()?,
+        Format::Qr => {
+            presentations.iter().map(|p| Ok(qr::on_terminal(&qr::draw(&p.to_text())?.0))).collect::<Result<_>>()?
+        }
         Format::Ghz => serde_json::to_string(&requests()?)? + "\n",
         Format::Grpcurl => requests()?.iter().map(|request| format!("{request}\n")).collect(),
     })

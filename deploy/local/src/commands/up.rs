@@ -95,14 +95,14 @@ fn announce(federation: &Federation, options: &Options, healthy: &[Member]) -> R
         println!("{}", serde_json::to_string(prepared)?);
         return Ok(());
     }
-    println!("{:<6}{:<34}{:<18}{:>7}  {:<8}health code", "code", "member", "node", "people", "health");
+    println!("{:<6}{:<44}{:<18}{:>7}  {:<8}health code", "code", "member", "node", "people", "health");
     for member in federation.members() {
         let profile = member.profile();
         let node = federation.desk().node_address(*member)?;
         let health = if healthy.contains(member) { "serving" } else { "DOWN" };
         let people = federation.people();
         let code = member.to_string();
-        println!("{code:<6}{:<34}{node:<18}{people:>7}  {health:<8}{}", profile.name_en, profile.health_code_zh);
+        println!("{code:<6}{:<44}{node:<18}{people:>7}  {health:<8}{}", profile.name_en, profile.health_code_zh);
     }
     for (pair, replica) in prepared.addresses.gateways.iter().zip(1..) {
         println!("gateway replica {replica} on {}, metrics on http://{}/metrics", pair.public, pair.private);
@@ -129,7 +129,7 @@ async fn invite(federation: &Federation, options: &Options) -> Result<()> {
     let ca = format!("{dir}/ca/gateway.tongxing.test.pem");
     let certificates = format!("-cacert {ca} -cert {credentials}/cert.pem -key {credentials}/key.pem");
     println!();
-    println!("{drawing}");
+    println!("{}", qr::on_terminal(&drawing));
     println!(
         "A traveler of {} shows this (QR version {version}, expires {}).",
         member.profile().name_en,
