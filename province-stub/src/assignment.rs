@@ -3,8 +3,6 @@
 //! Upholds I8: only the home member assigns, and it names the rule and the authority. Whether they may assign that level
 //! is not judged here but by every reader, by the published policy: a wrong one comes back UNSUBSTANTIATED.
 
-use std::fmt;
-
 use proto::{
     identity::PeerId,
     member::Member,
@@ -41,12 +39,8 @@ pub struct Assignment {
     pub justification: String,
 }
 
-impl fmt::Debug for Assignment {
-    /// A justification speaks of a person.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Assignment(…)")
-    }
-}
+// A justification speaks of a person.
+redacted!(Assignment);
 
 /// Assigns a code.
 ///

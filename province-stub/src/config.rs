@@ -128,8 +128,7 @@ impl Config {
     /// Reads and checks a file. Relative paths start at its own directory.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let document: Document = read(path)?;
-        let member: Member =
-            document.member.parse().map_err(|error| wrong(path, "member", &document.member, error))?;
+        let member: Member = document.member.parse().map_err(|error| wrong(path, "member", &document.member, error))?;
         let id = PeerId::node(member, &document.name)
             .ok_or_else(|| wrong(path, "name", &document.name, "1 or more of a-z, 0-9 and inner '-'"))?;
         let domain: FederationDomain =

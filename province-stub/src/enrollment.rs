@@ -2,14 +2,7 @@
 //!
 //! Upholds I6: the enrolment key stays between phone, backend and node. It signs consent requests and is in no token.
 
-use proto::{
-    identity::PeerId,
-    policy::Policy,
-    random,
-    refusal::Refusal,
-    suite::VerifyingKey,
-    time::UnixTime,
-};
+use proto::{identity::PeerId, policy::Policy, random, refusal::Refusal, suite::VerifyingKey, time::UnixTime};
 
 use crate::{
     document::Document,

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What the phone gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Issued {
     /// The token's handle.
     pub cti: Cti,
@@ -35,6 +35,8 @@ pub struct Issued {
     /// When the token expires.
     pub expires_at: UnixTime,
 }
+
+redacted!(Issued);
 
 /// What a consent is to say, whoever asked for it.
 #[derive(Clone, Debug)]

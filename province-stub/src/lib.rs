@@ -23,6 +23,9 @@
 //!
 //! Nothing in this crate logs a person, a handle or a token, nor carries one in an error or a metric (I6).
 
+#[macro_use]
+mod redacted;
+
 pub mod assignment;
 pub mod config;
 pub mod document;

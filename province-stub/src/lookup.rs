@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// One lookup, as the gateway asks for it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Query {
     /// The consent token's bytes.
     pub token: Vec<u8>,
@@ -39,13 +39,15 @@ pub struct Query {
 }
 
 /// Home's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Answer {
     /// A signed statement.
     Statement(Vec<u8>),
     /// No such token, or no code behind it; where the change log stood.
     UnknownTraveler(LogHead),
 }
+
+redacted!(Query, Answer);
 
 /// Looks up the traveler behind a token.
 ///
@@ -107,9 +109,9 @@ fn check_proof(token: &ConsentToken, policy: &Policy, now: UnixTime, query: &Que
 /// What is asked must be within what the traveler agreed to and what policy lets this venue see for this purpose.
 fn check_scope(consented: Scope, policy: &Policy, query: &Query) -> Result<(), Refusal> {
     let (category, purpose) = (query.venue.category(), query.purpose);
-    let admitted = policy.grant(category, purpose).ok_or_else(|| {
-        Refusal::new(Reason::PurposeNotAdmitted).with("category", category).with("purpose", purpose)
-    })?;
+    let admitted = policy
+        .grant(category, purpose)
+        .ok_or_else(|| Refusal::new(Reason::PurposeNotAdmitted).with("category", category).with("purpose", purpose))?;
     let granted = consented.intersection(admitted);
     if granted.is_some_and(|granted| granted.contains(query.scope)) {
         return Ok(());

@@ -165,7 +165,8 @@ fn document(member: Member, index: u32) -> Document {
     let day = u64::from(index) * BIRTH_STRIDE % BIRTH_DAYS;
     let birth = FIRST_BIRTH.saturating_add(day.cast_signed().days());
     let sequence = 1 + (mix(day) % SEQUENCES + round) % SEQUENCES;
-    Document::resident_id(area(member), birth, sequence as u16).expect("an area, a date and a sequence number are an ID")
+    Document::resident_id(area(member), birth, sequence as u16)
+        .expect("an area, a date and a sequence number are an ID")
 }
 
 /// The member's area that was never assigned, also where seeded people stayed.

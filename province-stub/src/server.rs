@@ -27,7 +27,7 @@ use proto::{
     trust::{MemberTrust, TrustList},
 };
 use thiserror::Error;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::{info, warn};
@@ -50,6 +50,8 @@ const ASSIGNMENT: &str = "tongxing.assignment.v1.AssignmentService";
 
 /// How often what is past its retention is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// Between two parts of a long sweep.
+const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 /// How long the store has to close; with the server's own grace the whole stop stays under 5 s.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 
@@ -140,8 +142,7 @@ impl Node {
         }
         check_trusted(&config, &keys, &trust.current().list)?;
         let path = config.data_dir.join("node.db");
-        let store =
-            SqliteStore::open(&path, &*random).await.map_err(|error| NodeError::Store { path, error })?;
+        let store = SqliteStore::open(&path, &*random).await.map_err(|error| NodeError::Store { path, error })?;
         let home = Arc::new(Home { member: config.member, store, keys, random });
         Ok(Self { config, standing: Standing { trust, credentials }, metrics: Metrics::new()?, home })
     }
@@ -239,9 +240,8 @@ fn service(endpoint: Arc<Endpoint<SqliteStore>>, member: Member, limits: Limits,
 fn check_trusted(config: &Config, keys: &Keys, list: &TrustList) -> Result<(), NodeError> {
     let trust = list.members.get(&config.member);
     let has = |check: &dyn Fn(&MemberTrust) -> bool| trust.is_some_and(check);
-    let not_trusted = |path: &PathBuf, what| {
-        Err(NodeError::NotTrusted { path: path.clone(), what, member: config.member })
-    };
+    let not_trusted =
+        |path: &PathBuf, what| Err(NodeError::NotTrusted { path: path.clone(), what, member: config.member });
     if !has(&|trust| trust.consent_keys.contains_key(&keys.consent.verifying_key().kid())) {
         return not_trusted(&config.keys.consent, "consent");
     }
@@ -258,10 +258,16 @@ fn check_trusted(config: &Config, keys: &Keys, list: &TrustList) -> Result<(), N
 async fn sweep(home: Arc<Home<SqliteStore>>, clock: Arc<dyn Clock>) {
     let mut tick = interval(SWEEP_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick.tick().await;
     loop {
-        tick.tick().await;
-        if let Err(error) = home.store.sweep(clock.now()).await {
-            warn!(%error, "what is past its retention could not be forgotten");
+        match home.store.sweep(clock.now()).await {
+            Ok(0) => _ = tick.tick().await,
+            // There may be more; whoever waits to write goes first.
+            Ok(_) => sleep(SWEEP_PAUSE).await,
+            Err(error) => {
+                warn!(%error, "what is past its retention could not be forgotten");
+                tick.tick().await;
+            }
         }
     }
 }

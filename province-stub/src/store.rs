@@ -103,8 +103,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Up to `limit` events after number `after`, in order.
     fn changes(&self, after: u64, limit: u32) -> impl Future<Output = Result<Vec<Change>, StoreError>> + Send;
 
-    /// Forgets what is past its retention. The change log's head stays.
-    fn sweep(&self, now: UnixTime) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Forgets some of what is past its retention, and says how much: nothing when it is done. One transaction is short,
+    /// so that nobody waits for it. The change log's head stays.
+    fn sweep(&self, now: UnixTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Finishes what is under way and lets go of the store's files.
     fn close(&self) -> impl Future<Output = ()> + Send;
@@ -143,7 +144,7 @@ pub struct Device {
 }
 
 /// A consent that was signed and is to be kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewConsent {
     /// Its handle.
     pub cti: Cti,
@@ -227,7 +228,7 @@ pub struct Code {
 }
 
 /// A code to assign by hand.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewAssignment {
     /// To whom.
     pub document: Document,
@@ -354,9 +355,8 @@ impl From<StoreError> for Refusal {
 impl Name {
     /// Reads a name.
     pub fn new(text: &str) -> Option<Self> {
-        let valid = (1..=64).contains(&text.chars().count())
-            && !text.chars().any(char::is_control)
-            && text.trim() == text;
+        let valid =
+            (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control) && text.trim() == text;
         valid.then(|| Self(text.into()))
     }
 
@@ -366,18 +366,7 @@ impl Name {
     }
 }
 
-/// Hides what these types hold from any log.
-macro_rules! redacted {
-    ($($name:ident),*) => {$(
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!(stringify!($name), "(…)"))
-            }
-        }
-    )*};
-}
-
-redacted!(DeviceId, IssuedToken, Name, Particulars);
+redacted!(DeviceId, IssuedToken, Name, NewAssignment, NewConsent, Particulars);
 
 #[cfg(test)]
 mod tests {

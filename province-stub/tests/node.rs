@@ -1,5 +1,8 @@
 //! A node on the wire: who may call what, a traveler's whole way, and what must never be in a log.
 
+// Helpers of tests are tests to us, not to clippy.
+#![allow(clippy::unwrap_used)]
+
 mod federation;
 
 use std::{
@@ -14,15 +17,14 @@ use proto::{
     consent_request::ConsentRequest,
     contract::{
         assignment::{SetCodeRequest, assignment_service_client::AssignmentServiceClient},
-        province::{
-            LookupRequest, lookup_response::Result as Answer, province_service_client::ProvinceServiceClient,
-        },
+        province::{LookupRequest, lookup_response::Result as Answer, province_service_client::ProvinceServiceClient},
         traveler::{
             EnrollDeviceRequest, IssueConsentRequest, IssueConsentResponse,
             traveler_service_client::TravelerServiceClient,
         },
         types::{Document, Purpose},
     },
+    envelope::MAX_LIFE,
     hint::IdentityHint,
     identity::PeerId,
     presentation::HintKey,
@@ -32,16 +34,18 @@ use proto::{
     statement::{LogHead, Statement, UnverifiedStatement},
     suite::{SigningKey, Suite},
     terms::{Kind, Purposes, Scope},
-    time::{Clock as _, SystemClock},
+    time::{Clock as _, ManualClock, SystemClock},
     token::{Audience, TokenHash, UnverifiedToken, device_key_to_cose},
 };
 use province_stub::{
+    keys::KeyFiles,
     seed::{Condition, SeededPerson},
     server::NodeError,
     standing::StandingConsent,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::{Response, Status};
+use tonic_types::StatusExt as _;
 use tracing_subscriber::fmt::MakeWriter;
 
 const VENUE: &str = "44/hospital/first";
@@ -252,16 +256,18 @@ async fn everybody_calls_what_is_theirs() {
 #[tokio::test]
 async fn a_node_does_not_start_with_what_nobody_would_believe() {
     let federation = Federation::new();
-    let open = async |config| federation.open(config).await.map(drop).unwrap_err();
+    let open = async |config| federation.open(config, Arc::new(SystemClock)).await.map(drop).unwrap_err();
     let mut config = federation.config();
     config.credentials = federation.certify(&PeerId::node(home(), "2").unwrap());
     let error = open(config).await;
     assert!(matches!(&error, NodeError::Identity { .. }), "{error}");
-    for (change, what) in [
-        ((|keys| keys.consent = keys.consent.with_file_name("other-consent.key")) as fn(&mut _), "consent"),
-        (|keys: &mut province_stub::keys::KeyFiles| keys.statement = keys.statement.with_file_name("other-statement.key"), "statement"),
-        (|keys: &mut province_stub::keys::KeyFiles| keys.sealing = keys.secret.clone(), "sealing"),
-    ] {
+    type Change = fn(&mut KeyFiles);
+    let changes: [(Change, &str); 3] = [
+        (|keys| keys.consent.set_file_name("other-consent.key"), "consent"),
+        (|keys| keys.statement.set_file_name("other-statement.key"), "statement"),
+        (|keys| keys.sealing.set_file_name("secret"), "sealing"),
+    ];
+    for (change, what) in changes {
         let mut config = federation.config();
         change(&mut config.keys);
         let error = open(config).await;
@@ -279,6 +285,20 @@ async fn a_node_does_not_start_with_what_nobody_would_believe() {
     let mut config = federation.config();
     config.data_dir = federation.path("file").join("data");
     assert!(matches!(open(config).await, NodeError::DataDir { .. }));
+}
+
+#[tokio::test]
+async fn a_node_whose_trust_has_expired_answers_nothing() {
+    let federation = Federation::new();
+    let clock = Arc::new(ManualClock::at(SystemClock.now()));
+    let node = federation.start_by(clock.clone()).await;
+    let mut province = ProvinceServiceClient::new(federation.dial(&node, &gateway()));
+    assert_eq!(reason(province.lookup(LookupRequest::default()).await), Reason::FieldMissing);
+    clock.advance(MAX_LIFE);
+    let status = province.lookup(LookupRequest::default()).await.unwrap_err();
+    assert_eq!(Refusal::reason_of(&status), Some(Reason::TrustExpired));
+    assert_eq!(status.get_details_error_info().unwrap().metadata["source"], "home");
+    node.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,7 +1,12 @@
 //! Which refusal wins, and what exactly a scope discloses.
 
 use proto::{
-    statement::{Statement, UnverifiedStatement},
+    cose::MAX_OBJECT_BYTES,
+    hint::SEALED_LEN,
+    statement::{
+        Authority, Dose, MAX_DOSES, MAX_LABEL_BYTES, MAX_RULE_BYTES, MAX_TESTS, MAX_VISITS, RiskVisit, Statement,
+        TestResult, UnverifiedStatement,
+    },
     suite::{SigningKey, Suite},
     terms::{Category, Kind, Purposes},
     time::CLOCK_LEEWAY,
@@ -290,4 +295,26 @@ async fn a_store_that_does_not_answer_is_home_s_to_mend() {
     fixture.home.store.close().await;
     let refusal = ask(&fixture, &query(&phone, Scope::ALL)).await.unwrap_err();
     assert_eq!((refusal.reason(), refusal.blame()), (Reason::StoreUnavailable, proto::refusal::Blame::Home));
+}
+
+#[test]
+fn the_fullest_status_of_the_longest_words_fits_a_statement() {
+    let status = Status {
+        issuer: member(),
+        issued_at: NOW,
+        expires_at: NOW.plus(HOUR),
+        token: [1; 16],
+        head: LogHead { epoch: [2; 16], seq: u64::MAX },
+        label: "长".repeat(MAX_LABEL_BYTES / 3),
+        rule: Some("R".repeat(MAX_RULE_BYTES)),
+        authority: Some(format!("41/{}", "a".repeat(Authority::MAX_BYTES - 3)).parse().unwrap()),
+        assigned_at: Some(NOW),
+        tests: vec![TestResult { sampled_at: NOW, positive: true }; MAX_TESTS],
+        doses: vec![Dose { number: 9, given_at: NOW }; MAX_DOSES],
+        visits: vec![RiskVisit { area: 999_999, high: true, left_at: NOW }; MAX_VISITS],
+        hint: Some(vec![0; SEALED_LEN]),
+        offline_until: NOW,
+    };
+    let bytes = status.sign(&SigningKey::generate(Suite::Ed25519));
+    assert!(bytes.len() <= MAX_OBJECT_BYTES, "{}", bytes.len());
 }

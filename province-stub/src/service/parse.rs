@@ -5,12 +5,7 @@
 
 use proto::{
     cbor,
-    contract::{
-        assignment::SetCodeRequest,
-        province::LookupRequest,
-        traveler::EnrollDeviceRequest,
-        types,
-    },
+    contract::{assignment::SetCodeRequest, province::LookupRequest, traveler::EnrollDeviceRequest, types},
     refusal::{Object, Reason, Refusal},
     statement::{MAX_LABEL_BYTES, MAX_RULE_BYTES},
     suite::VerifyingKey,
@@ -127,12 +122,7 @@ fn parse_enrollment_key(bytes: &[u8]) -> Result<VerifyingKey, Refusal> {
 }
 
 /// A line of text that is not empty, as `fits` says.
-fn parse_text(
-    field: &'static str,
-    text: String,
-    fits: impl Fn(&str) -> bool,
-    form: &str,
-) -> Result<String, Refusal> {
+fn parse_text(field: &'static str, text: String, fits: impl Fn(&str) -> bool, form: &str) -> Result<String, Refusal> {
     if text.is_empty() {
         return Err(Refusal::missing(field));
     }

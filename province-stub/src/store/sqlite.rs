@@ -21,23 +21,35 @@ use proto::{
     token::Cti,
 };
 use sqlx::{
-    ConnectOptions as _, Connection as _, Sqlite, SqlSafeStr as _, SqlitePool, Transaction,
+    ConnectOptions as _, Connection as _, SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 use super::{
-    Assigned, Change, Device, DeviceId, IssuedToken, NewAssignment, NewConsent, NewDevice, NewPerson, PersonId,
-    Snapshot, Store, StoreError,
+    Assigned, CHANGE_RETENTION, CONSENT_RETENTION, Change, Device, DeviceId, IssuedToken, NewAssignment, NewConsent,
+    NewDevice, NewPerson, PersonId, REQUEST_RETENTION, Snapshot, Store, StoreError,
 };
 use crate::{document::Document, request::RequestKey};
 
-/// How long a call waits for a connection, and a connection for the file's lock.
-const WAIT: Duration = Duration::from_secs(2);
+/// How long a call waits for a connection, and a connection for the file's lock: shorter than a call may take, so that the
+/// caller hears STORE_UNAVAILABLE.
+const WAIT: Duration = Duration::from_secs(1);
 /// How many readers at most; each is a thread.
 const MAX_READERS: u32 = 2;
 /// After how much idleness a reader's connection is closed.
 const READER_IDLE: Duration = Duration::from_secs(60);
+/// Rows of one table that one sweep forgets at most: some ten milliseconds.
+const SWEPT_AT_ONCE: i64 = 2_000;
+/// What is forgotten, and when.
+const SWEEPS: [(&str, Duration); 3] = [
+    (
+        "DELETE FROM request WHERE (caller, id) IN (SELECT caller, id FROM request WHERE at < ? LIMIT ?)",
+        REQUEST_RETENTION,
+    ),
+    ("DELETE FROM change_log WHERE seq IN (SELECT seq FROM change_log WHERE at < ? LIMIT ?)", CHANGE_RETENTION),
+    ("DELETE FROM consent WHERE cti IN (SELECT cti FROM consent WHERE expires_at < ? LIMIT ?)", CONSENT_RETENTION),
+];
 /// SQLite takes negative sizes as KiB.
 const CACHE_SIZE: &str = "-512";
 const STATEMENT_CACHE: usize = 48;
@@ -123,8 +135,7 @@ impl Store for SqliteStore {
         }
         consents::replace_paper(&mut tx, consent, random).await?;
         consents::insert(&mut tx, consent, limit).await?;
-        let issued =
-            IssuedToken { cti: consent.cti, expires_at: consent.expires_at, token: consent.token.clone() };
+        let issued = IssuedToken { cti: consent.cti, expires_at: consent.expires_at, token: consent.token.clone() };
         requests::remember(&mut tx, request, &issued).await?;
         tx.commit().await?;
         Ok(issued)
@@ -199,12 +210,16 @@ impl Store for SqliteStore {
         changes::after(&mut *self.readers.acquire().await?, after, limit).await
     }
 
-    async fn sweep(&self, now: UnixTime) -> Result<(), StoreError> {
+    async fn sweep(&self, now: UnixTime) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
-        requests::sweep(&mut tx, now).await?;
-        changes::sweep(&mut tx, now).await?;
-        consents::sweep(&mut tx, now).await?;
-        Ok(tx.commit().await?)
+        let mut forgotten = 0;
+        for (statement, retention) in SWEEPS {
+            let before = rows::secs(now.minus(retention));
+            let swept = sqlx::query(statement).bind(before).bind(SWEPT_AT_ONCE).execute(&mut *tx).await?;
+            forgotten += swept.rows_affected();
+        }
+        tx.commit().await?;
+        Ok(forgotten)
     }
 
     async fn close(&self) {

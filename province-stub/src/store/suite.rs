@@ -9,9 +9,7 @@ use super::*;
 use crate::{
     request::Method,
     seed,
-    test_support::{
-        HOUR, NOW, device_key, member, new_device, policy, random16, request, seeded_document as document,
-    },
+    test_support::{HOUR, NOW, device_key, member, new_device, policy, random16, request, seeded_document as document},
 };
 
 const LIMIT: u32 = 4;
@@ -319,15 +317,16 @@ async fn old_things_are_forgotten_but_not_the_head<S: Store>(store: S) {
     let issued = consent(person, NOW, Kind::Own);
     issue(&store, &issued).await.unwrap();
     let assigned = set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap();
-    store.sweep(NOW.plus(REQUEST_RETENTION)).await.unwrap();
+    assert_eq!(store.sweep(NOW.plus(REQUEST_RETENTION)).await.unwrap(), 0);
     assert_eq!(set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap(), assigned);
     assert_eq!(store.changes(0, 10).await.unwrap().len(), 1);
     let second = Duration::from_secs(1);
-    store.sweep(NOW.plus(CHANGE_RETENTION + second)).await.unwrap();
+    // Two requests, the assignment's and the consent's, and one event.
+    assert_eq!(store.sweep(NOW.plus(CHANGE_RETENTION + second)).await.unwrap(), 3);
     assert!(store.changes(0, 10).await.unwrap().is_empty());
     assert_eq!(store.head().await.unwrap(), assigned.head);
     assert!(store.find(issued.cti, Scope::LEVEL).await.unwrap().found.is_some());
-    store.sweep(issued.expires_at.plus(CONSENT_RETENTION + second)).await.unwrap();
+    assert_eq!(store.sweep(issued.expires_at.plus(CONSENT_RETENTION + second)).await.unwrap(), 1);
     assert!(store.find(issued.cti, Scope::LEVEL).await.unwrap().found.is_none());
     // Its request is forgotten too: the id may be used anew.
     set(&store, "request-1", &assignment(0, "绿码", NOW)).await.unwrap();

@@ -24,7 +24,7 @@ use proto::{
     policy::{NATIONAL, Policy},
     random::SystemRandom,
     suite::{SigningKey, Suite},
-    time::{Clock as _, SystemClock},
+    time::{Clock, SystemClock},
     trust::{GatewayTrust, MemberTrust, TrustList, keys},
 };
 use province_stub::{
@@ -42,35 +42,35 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 /// A federation on disk.
-pub struct Federation {
-    pub dir: TempDir,
-    pub domain: FederationDomain,
-    pub list: TrustList,
+pub(crate) struct Federation {
+    pub(crate) dir: TempDir,
+    pub(crate) domain: FederationDomain,
+    pub(crate) list: TrustList,
     root: SigningKey,
     authorities: Vec<(Realm, Issuer<'static, KeyPair>)>,
 }
 
 /// A node that serves.
-pub struct Running {
-    pub address: String,
-    pub private: String,
-    pub handle: Handle,
+pub(crate) struct Running {
+    pub(crate) address: String,
+    pub(crate) private: String,
+    pub(crate) handle: Handle,
     shutdown: CancellationToken,
     served: JoinHandle<Result<(), NodeError>>,
 }
 
 /// Henan, whose node is under test.
-pub fn home() -> Member {
+pub(crate) fn home() -> Member {
     "41".parse().unwrap()
 }
 
 /// Guangdong, a neighbour.
-pub fn neighbour() -> Member {
+pub(crate) fn neighbour() -> Member {
     "44".parse().unwrap()
 }
 
 impl Federation {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = SigningKey::generate(Suite::Ed25519);
         let realms = [Realm::Gateway, Realm::Member(home()), Realm::Member(neighbour())];
@@ -112,12 +112,12 @@ impl Federation {
         federation
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// A certificate for a peer, by the CA of its own trust domain.
-    pub fn certify(&self, peer: &PeerId) -> CredentialFiles {
+    pub(crate) fn certify(&self, peer: &PeerId) -> CredentialFiles {
         let (_, issuer) = self.authorities.iter().find(|(realm, _)| *realm == peer.realm()).unwrap();
         let mut params = CertificateParams::default();
         params.use_authority_key_identifier_extension = true;
@@ -145,7 +145,7 @@ impl Federation {
     }
 
     /// The configuration of the node under test.
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         let id = PeerId::node(home(), "1").unwrap();
         let data_dir = self.path("data");
         Config {
@@ -174,13 +174,18 @@ impl Federation {
         }
     }
 
-    pub async fn open(&self, config: Config) -> Result<Node, NodeError> {
-        Node::open(config, Arc::new(SystemClock), Arc::new(SystemRandom)).await
+    pub(crate) async fn open(&self, config: Config, clock: Arc<dyn Clock>) -> Result<Node, NodeError> {
+        Node::open(config, clock, Arc::new(SystemRandom)).await
     }
 
     /// Starts the node under test.
-    pub async fn start(&self) -> Running {
-        let node = self.open(self.config()).await.unwrap();
+    pub(crate) async fn start(&self) -> Running {
+        self.start_by(Arc::new(SystemClock)).await
+    }
+
+    /// Starts the node under test by another clock.
+    pub(crate) async fn start_by(&self, clock: Arc<dyn Clock>) -> Running {
+        let node = self.open(self.config(), clock).await.unwrap();
         let bind = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listeners = Listeners { public: bind().await, private: bind().await };
         let address = listeners.public.local_addr().unwrap().to_string();
@@ -191,7 +196,7 @@ impl Federation {
     }
 
     /// A peer's channel to the node under test.
-    pub fn dial(&self, running: &Running, peer: &PeerId) -> Channel {
+    pub(crate) fn dial(&self, running: &Running, peer: &PeerId) -> Channel {
         let trust = TrustStore::open(self.trust(None), Arc::new(SystemClock)).unwrap();
         let credentials = Credentials::open(self.certify(peer), &self.domain).unwrap();
         let limits = DialLimits { connect_timeout: Duration::from_secs(5), ..DialLimits::default() };
@@ -200,7 +205,7 @@ impl Federation {
 }
 
 impl Running {
-    pub async fn stop(self) -> Result<(), NodeError> {
+    pub(crate) async fn stop(self) -> Result<(), NodeError> {
         self.shutdown.cancel();
         self.served.await.unwrap()
     }

@@ -2,16 +2,11 @@
 //!
 //! Upholds I4: a status and its events are committed together or not at all.
 
-use proto::{
-    random::Random,
-    statement::LogHead,
-    time::UnixTime,
-    token::Cti,
-};
+use proto::{random::Random, statement::LogHead, time::UnixTime, token::Cti};
 use sqlx::{QueryBuilder, Row as _, SqliteConnection};
 
 use super::rows::{bytes, corrupt, secs, time, uint};
-use crate::store::{CHANGE_RETENTION, Change, ChangeKind, StoreError};
+use crate::store::{Change, ChangeKind, StoreError};
 
 /// Rows of one INSERT, well below SQLite's bound on parameters.
 const ROWS: usize = 500;
@@ -67,11 +62,7 @@ pub(super) async fn append_in_order(
 }
 
 /// Events after a number, in order.
-pub(super) async fn after(
-    connection: &mut SqliteConnection,
-    seq: u64,
-    limit: u32,
-) -> Result<Vec<Change>, StoreError> {
+pub(super) async fn after(connection: &mut SqliteConnection, seq: u64, limit: u32) -> Result<Vec<Change>, StoreError> {
     let rows = sqlx::query("SELECT seq, cti, what, at FROM change_log WHERE seq > ? ORDER BY seq LIMIT ?")
         .bind(i64::try_from(seq).unwrap_or(i64::MAX))
         .bind(limit)
@@ -86,13 +77,6 @@ pub(super) async fn after(
         })
     };
     rows.iter().map(change).collect()
-}
-
-/// Forgets events past their retention.
-pub(super) async fn sweep(connection: &mut SqliteConnection, now: UnixTime) -> Result<(), StoreError> {
-    let before = secs(now.minus(CHANGE_RETENTION));
-    sqlx::query("DELETE FROM change_log WHERE at < ?").bind(before).execute(connection).await?;
-    Ok(())
 }
 
 /// Fisher and Yates. Sixty-four bits a step make the modulo's bias nothing.

@@ -9,9 +9,7 @@ use super::{
     changes, people,
     rows::{bytes, corrupt, secs, time},
 };
-use crate::store::{
-    Assigned, ChangeKind, Code, HONOURED_AFTER_EXPIRY, NewAssignment, PersonId, StoreError,
-};
+use crate::store::{Assigned, ChangeKind, Code, HONOURED_AFTER_EXPIRY, NewAssignment, PersonId, StoreError};
 
 /// The columns of a seeded code, in the order [`people::seed`] binds them.
 pub(super) const INSERT_SEEDED: &str =
@@ -46,12 +44,11 @@ pub(super) fn read(row: &SqliteRow) -> Result<Option<Code>, StoreError> {
 }
 
 async fn current(connection: &mut SqliteConnection, person: PersonId) -> Result<Option<Code>, StoreError> {
-    let row = sqlx::query(
-        "SELECT label, rule, authority, assigned_at FROM code WHERE person = ? ORDER BY id DESC LIMIT 1",
-    )
-    .bind(person.0)
-    .fetch_optional(connection)
-    .await?;
+    let row =
+        sqlx::query("SELECT label, rule, authority, assigned_at FROM code WHERE person = ? ORDER BY id DESC LIMIT 1")
+            .bind(person.0)
+            .fetch_optional(connection)
+            .await?;
     row.as_ref().map_or(Ok(None), read)
 }
 
@@ -87,16 +84,11 @@ async fn record(
 }
 
 /// The person's consents that somebody may still honour.
-async fn honoured(
-    connection: &mut SqliteConnection,
-    person: PersonId,
-    now: UnixTime,
-) -> Result<Vec<Cti>, StoreError> {
-    let rows =
-        sqlx::query("SELECT cti FROM consent WHERE person = ? AND revoked_at IS NULL AND expires_at > ?")
-            .bind(person.0)
-            .bind(secs(now.minus(HONOURED_AFTER_EXPIRY)))
-            .fetch_all(connection)
-            .await?;
+async fn honoured(connection: &mut SqliteConnection, person: PersonId, now: UnixTime) -> Result<Vec<Cti>, StoreError> {
+    let rows = sqlx::query("SELECT cti FROM consent WHERE person = ? AND revoked_at IS NULL AND expires_at > ?")
+        .bind(person.0)
+        .bind(secs(now.minus(HONOURED_AFTER_EXPIRY)))
+        .fetch_all(connection)
+        .await?;
     rows.iter().map(|row| Ok(Cti(bytes(row, "cti")?))).collect()
 }

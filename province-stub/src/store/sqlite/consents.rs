@@ -16,10 +16,7 @@ use super::{
     changes, codes, people,
     rows::{bytes, corrupt, secs, time, uint},
 };
-use crate::store::{
-    CONSENT_RETENTION, ChangeKind, Found, HONOURED_AFTER_EXPIRY, NewConsent, Particulars, PersonId, Snapshot,
-    StoreError,
-};
+use crate::store::{ChangeKind, Found, HONOURED_AFTER_EXPIRY, NewConsent, Particulars, PersonId, Snapshot, StoreError};
 
 /// The log's head is always there; all else is there if the handle is known.
 const FIND: &str = "
@@ -40,13 +37,12 @@ pub(super) async fn insert(
     if let Some(key) = &consent.token_key {
         people::check_key_is_new(connection, key).await?;
     }
-    let live: u32 = sqlx::query_scalar(
-        "SELECT count(*) FROM consent WHERE person = ? AND revoked_at IS NULL AND expires_at > ?",
-    )
-    .bind(consent.person.0)
-    .bind(secs(consent.issued_at))
-    .fetch_one(&mut *connection)
-    .await?;
+    let live: u32 =
+        sqlx::query_scalar("SELECT count(*) FROM consent WHERE person = ? AND revoked_at IS NULL AND expires_at > ?")
+            .bind(consent.person.0)
+            .bind(secs(consent.issued_at))
+            .fetch_one(&mut *connection)
+            .await?;
     if live >= limit {
         return Err(StoreError::TooManyConsents(limit));
     }
@@ -93,11 +89,7 @@ pub(super) async fn replace_paper(
 }
 
 /// Revokes a consent. Doing so again changes nothing.
-pub(super) async fn revoke(
-    connection: &mut SqliteConnection,
-    cti: Cti,
-    now: UnixTime,
-) -> Result<LogHead, StoreError> {
+pub(super) async fn revoke(connection: &mut SqliteConnection, cti: Cti, now: UnixTime) -> Result<LogHead, StoreError> {
     let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM consent WHERE cti = ?)")
         .bind(cti.0.as_slice())
         .fetch_one(&mut *connection)
@@ -141,11 +133,7 @@ pub(super) fn reads_evidence(scope: Scope) -> bool {
 }
 
 /// What stands behind a handle.
-pub(super) async fn find(
-    connection: &mut SqliteConnection,
-    cti: Cti,
-    scope: Scope,
-) -> Result<Snapshot, StoreError> {
+pub(super) async fn find(connection: &mut SqliteConnection, cti: Cti, scope: Scope) -> Result<Snapshot, StoreError> {
     let row = sqlx::query(FIND).bind(cti.0.as_slice()).fetch_one(&mut *connection).await?;
     let head = LogHead { epoch: bytes(&row, "epoch")?, seq: uint(&row, "seq")? };
     let Some(person) = row.try_get::<Option<i64>, _>("person")?.map(PersonId) else {
@@ -173,14 +161,12 @@ pub(super) async fn find(
 }
 
 async fn tests(connection: &mut SqliteConnection, person: PersonId) -> Result<Vec<TestResult>, StoreError> {
-    let rows =
-        sqlx::query("SELECT sampled_at, positive FROM test WHERE person = ? ORDER BY sampled_at DESC LIMIT ?")
-            .bind(person.0)
-            .bind(MAX_TESTS as i64)
-            .fetch_all(connection)
-            .await?;
-    let test =
-        |row: &_| Ok(TestResult { sampled_at: time(row, "sampled_at")?, positive: uint(row, "positive")? != 0 });
+    let rows = sqlx::query("SELECT sampled_at, positive FROM test WHERE person = ? ORDER BY sampled_at DESC LIMIT ?")
+        .bind(person.0)
+        .bind(MAX_TESTS as i64)
+        .fetch_all(connection)
+        .await?;
+    let test = |row: &_| Ok(TestResult { sampled_at: time(row, "sampled_at")?, positive: uint(row, "positive")? != 0 });
     rows.iter().map(test).collect()
 }
 
@@ -210,11 +196,4 @@ async fn visits(connection: &mut SqliteConnection, person: PersonId) -> Result<V
         Ok(RiskVisit { area, high: uint(row, "high")? != 0, left_at: time(row, "left_at")? })
     };
     rows.iter().map(visit).collect()
-}
-
-/// Forgets consents whose access records can no longer be on their way.
-pub(super) async fn sweep(connection: &mut SqliteConnection, now: UnixTime) -> Result<(), StoreError> {
-    let before = secs(now.minus(CONSENT_RETENTION));
-    sqlx::query("DELETE FROM consent WHERE expires_at < ?").bind(before).execute(connection).await?;
-    Ok(())
 }

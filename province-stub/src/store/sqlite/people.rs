@@ -83,10 +83,7 @@ pub(super) async fn enroll(
 }
 
 /// Refuses a key that enrolled before or that a token names: it would link what random handles unlink (I6).
-pub(super) async fn check_key_is_new(
-    connection: &mut SqliteConnection,
-    key: &VerifyingKey,
-) -> Result<(), StoreError> {
+pub(super) async fn check_key_is_new(connection: &mut SqliteConnection, key: &VerifyingKey) -> Result<(), StoreError> {
     let known: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM device WHERE enrollment_key = ?1) \
              OR EXISTS (SELECT 1 FROM consent WHERE token_key = ?1)",

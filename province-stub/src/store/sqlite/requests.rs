@@ -1,16 +1,12 @@
 //! Idempotency: the same request gets the same answer, another one under the same id is refused.
 
-use proto::{
-    statement::LogHead,
-    time::UnixTime,
-    token::Cti,
-};
+use proto::{statement::LogHead, time::UnixTime, token::Cti};
 use sqlx::{Row as _, SqliteConnection};
 
 use super::rows::{bytes, corrupt, secs};
 use crate::{
     request::RequestKey,
-    store::{Assigned, DeviceId, IssuedToken, REQUEST_RETENTION, StoreError},
+    store::{Assigned, DeviceId, IssuedToken, StoreError},
 };
 
 /// An answer that can be kept and given again.
@@ -52,13 +48,6 @@ pub(super) async fn remember(
         .bind(secs(request.at))
         .execute(connection)
         .await?;
-    Ok(())
-}
-
-/// Forgets answers that are past their retention.
-pub(super) async fn sweep(connection: &mut SqliteConnection, now: UnixTime) -> Result<(), StoreError> {
-    let before = secs(now.minus(REQUEST_RETENTION));
-    sqlx::query("DELETE FROM request WHERE at < ?").bind(before).execute(connection).await?;
     Ok(())
 }
 
