@@ -1,12 +1,13 @@
 //! The consent stage: nothing leaves without the traveler's verified consent for this venue, purpose and scope (I1).
 //!
-//! The order is fixed, and a test holds which refusal wins: layout, issuer, key, algorithm, signature; then life, audience,
-//! purpose; then the proof's presence, layout, signature, life and venue.
+//! First whose traveler this is about (layout, issuer, key, algorithm, signature), then whether the consent covers this
+//! query: see [`proto::consent`] for the order.
 
 use proto::{
+    consent::Use,
     policy::Policy,
-    proof::{Proof, ProofId},
-    refusal::{Object, Reason, Refusal},
+    proof::ProofId,
+    refusal::Refusal,
     suite::sha256,
     terms::Kind,
     time::UnixTime,
@@ -23,37 +24,31 @@ pub(crate) fn authenticate(query: &Query, list: &TrustList) -> Result<ConsentTok
     token.verify(key)
 }
 
-/// What using this consent takes from it for good.
+/// What using a consent takes from it for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
-    /// A proof bound to the venue: nothing; it is good there alone and dies soon.
-    Bound,
+pub(crate) enum Taking {
+    /// Nothing: the proof is bound to the venue, good there alone and dies soon; or it is paper, which is online each time.
+    Nothing,
     /// A proof for whichever venue comes first: that venue has it.
     FirstVenue(ProofId, UnixTime),
-    /// A printed code: online each time, compared with the document by a person.
-    Paper,
     /// An assisted token: one exchange.
     Once(ProofId, UnixTime),
 }
 
 /// Checks that the traveler's consent covers this query, now and here.
-pub(crate) fn check(query: &Query, token: &ConsentToken, policy: &Policy, now: UnixTime) -> Result<Use, Refusal> {
+pub(crate) fn check(query: &Query, token: &ConsentToken, policy: &Policy, now: UnixTime) -> Result<Taking, Refusal> {
+    let proof = token.check_use(usage(query), policy, now)?;
     let consent = token.consent();
-    token.check_time(now, policy.lives.of(consent.kind))?;
-    token.check_audience(&query.venue)?;
-    token.check_purpose(query.purpose)?;
-    match (&query.proof, consent.kind) {
-        (None, Kind::Own | Kind::Dependent) => Err(Refusal::of(Object::Token, Reason::ProofMissing)),
-        (Some(_), Kind::Paper | Kind::Assisted) => Err(Refusal::of(Object::Proof, Reason::ProofUnexpected)),
-        (None, Kind::Paper) => Ok(Use::Paper),
-        (None, Kind::Assisted) => Ok(Use::Once(one_use_id(consent.cti), consent.expires_at)),
-        (Some(proof), Kind::Own | Kind::Dependent) => {
-            let proof = Proof::verify(proof, token)?;
-            proof.check_time(now, policy.lives.proof)?;
-            proof.check_venue(&query.venue)?;
-            Ok(if proof.venue.is_some() { Use::Bound } else { Use::FirstVenue(proof.id, proof.expires_at) })
-        }
-    }
+    Ok(match (proof, consent.kind) {
+        (Some(proof), _) if proof.venue.is_none() => Taking::FirstVenue(proof.id, proof.expires_at),
+        (None, Kind::Assisted) => Taking::Once(one_use_id(consent.cti), consent.expires_at),
+        (Some(_), _) | (None, Kind::Own | Kind::Dependent | Kind::Paper) => Taking::Nothing,
+    })
+}
+
+/// The use a query makes of a consent.
+pub(crate) fn usage(query: &Query) -> Use<'_> {
+    Use { proof: query.proof.as_deref(), venue: &query.venue, purpose: query.purpose }
 }
 
 /// Names a one-use token among redemptions without being its handle.

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::{
-    consent, grant,
+    consent,
     member::{HomeAnswer, HomeFailure},
     metrics::ExchangeMetrics,
     query::Query,
@@ -116,10 +116,10 @@ impl Exchange {
         entry: &mut Entry,
         claim: &mut Option<Claim>,
     ) -> Result<(Finding, Scope), Refusal> {
-        let usage = consent::check(query, token, &trust.policy, now)?;
-        let granted = grant::grant(query, token, &trust.policy)?;
+        let taking = consent::check(query, token, &trust.policy, now)?;
+        let granted = token.grant(consent::usage(query), &trust.policy, query.scope)?;
         entry.granted = Some(granted);
-        *claim = self.redemptions.claim(&usage, &query.venue, now)?;
+        *claim = self.redemptions.claim(&taking, &query.venue, now)?;
         let finding = self.ask_home(query, token, granted, trust, now, deadline, entry.exchange_id).await?;
         Ok((finding, granted))
     }

@@ -6,7 +6,7 @@
 //! peer::edge       telemetry → rescue → identity → admission → deadline
 //! service            decode and parse: protobuf → query
 //! exchange             consent       token signature, proof, time, audience, purpose
-//!                      grant         the policy's part: venue's category × purpose → scope
+//!                      policy        venue's category × purpose → granted scope
 //!                      redemption    a proof is redeemed by one venue
 //!                      route         the token's issuer → member → statement, verified and bound
 //!                      recognition   label → level, rule admissible? outcome, decision
@@ -22,7 +22,6 @@ pub mod server;
 
 mod consent;
 mod exchange;
-mod grant;
 mod member;
 mod metrics;
 mod query;

@@ -46,7 +46,7 @@ impl Finding {
         let key = list.statement_key(issuer, unverified.kid())?;
         let statement = unverified.verify(key)?;
         statement.check_binding(issuer, token.hash())?;
-        statement.check_time(now)?;
+        statement.check_time(now, &policy.lives)?;
         statement.check_scope(granted)?;
         let judgement = policy.judge(statement.status());
         Ok(Self::Stated { bytes, statement: Box::new(statement), judgement })

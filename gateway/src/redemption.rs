@@ -15,7 +15,7 @@ use proto::{
     venue::VenueId,
 };
 
-use crate::consent::Use;
+use crate::consent::Taking;
 
 /// A claim to be committed with the access record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,14 +64,14 @@ impl Redemptions {
     }
 
     /// Claims what this use takes. `None` if it takes nothing, or the same venue has it already.
-    pub(crate) fn claim(&self, usage: &Use, venue: &Arc<VenueId>, now: UnixTime) -> Result<Option<Claim>, Refusal> {
-        let (id, until, once) = match *usage {
-            Use::Bound | Use::Paper => return Ok(None),
-            Use::FirstVenue(..) if self.venue_binding_required => {
+    pub(crate) fn claim(&self, taking: &Taking, venue: &Arc<VenueId>, now: UnixTime) -> Result<Option<Claim>, Refusal> {
+        let (id, until, once) = match *taking {
+            Taking::Nothing => return Ok(None),
+            Taking::FirstVenue(..) if self.venue_binding_required => {
                 return Err(Refusal::of(Object::Proof, Reason::VenueBindingRequired));
             }
-            Use::FirstVenue(id, expires_at) => (id, expires_at, false),
-            Use::Once(id, expires_at) => (id, expires_at, true),
+            Taking::FirstVenue(id, expires_at) => (id, expires_at, false),
+            Taking::Once(id, expires_at) => (id, expires_at, true),
         };
         let mut live = self.lock();
         live.forget_before(now);
@@ -134,8 +134,8 @@ mod tests {
         Arc::new(format!("44/station/{name}").parse().unwrap())
     }
 
-    fn first(n: u8) -> Use {
-        Use::FirstVenue(ProofId([n; 16]), NOW.plus(Duration::from_secs(60)))
+    fn first(n: u8) -> Taking {
+        Taking::FirstVenue(ProofId([n; 16]), NOW.plus(Duration::from_secs(60)))
     }
 
     fn reason(result: Result<Option<Claim>, Refusal>) -> Option<Reason> {
@@ -149,17 +149,17 @@ mod tests {
         assert!(redemptions.claim(&first(1), &a, NOW).unwrap().is_some());
         assert_eq!(redemptions.claim(&first(1), &a, NOW), Ok(None));
         assert_eq!(reason(redemptions.claim(&first(1), &b, NOW)), Some(Reason::AlreadyRedeemed));
-        assert_eq!(redemptions.claim(&Use::Bound, &b, NOW), Ok(None));
+        assert_eq!(redemptions.claim(&Taking::Nothing, &b, NOW), Ok(None));
     }
 
     #[test]
     fn an_assisted_token_is_used_once_unless_nothing_came_of_it() {
         let redemptions = Redemptions::new(10, false, vec![]);
-        let usage = Use::Once(ProofId([1; 16]), NOW.plus(Duration::from_secs(60)));
-        let claim = redemptions.claim(&usage, &venue("a"), NOW).unwrap().unwrap();
-        assert_eq!(reason(redemptions.claim(&usage, &venue("a"), NOW)), Some(Reason::AlreadyRedeemed));
+        let taking = Taking::Once(ProofId([1; 16]), NOW.plus(Duration::from_secs(60)));
+        let claim = redemptions.claim(&taking, &venue("a"), NOW).unwrap().unwrap();
+        assert_eq!(reason(redemptions.claim(&taking, &venue("a"), NOW)), Some(Reason::AlreadyRedeemed));
         redemptions.release(&claim);
-        assert!(redemptions.claim(&usage, &venue("a"), NOW).unwrap().is_some());
+        assert!(redemptions.claim(&taking, &venue("a"), NOW).unwrap().is_some());
     }
 
     #[test]
@@ -177,6 +177,6 @@ mod tests {
     fn several_replicas_take_bound_proofs_alone() {
         let redemptions = Redemptions::new(10, true, vec![]);
         assert_eq!(reason(redemptions.claim(&first(1), &venue("a"), NOW)), Some(Reason::VenueBindingRequired));
-        assert_eq!(redemptions.claim(&Use::Bound, &venue("a"), NOW), Ok(None));
+        assert_eq!(redemptions.claim(&Taking::Nothing, &venue("a"), NOW), Ok(None));
     }
 }

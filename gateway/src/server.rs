@@ -11,7 +11,10 @@ use peer::{
     serve::{Listeners, ServeError, Service, Standing, serve},
     trust::{TrustError, TrustStore},
 };
-use proto::{contract::recognition::recognition_service_server::RecognitionServiceServer, random::Random, time::Clock};
+use proto::{
+    contract::recognition::recognition_service_server::RecognitionServiceServer, random::Random, refusal::Blame,
+    time::Clock,
+};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes as GrpcRoutes;
@@ -110,6 +113,7 @@ impl Gateway {
                 admission: Admission::new(limits.admission),
                 max_duration: limits.max_duration,
                 max_request_bytes: limits.max_request_bytes,
+                blame: Blame::Gateway,
                 metrics: CallMetrics::new(&metrics, ["tongxing.recognition.v1.RecognitionService/Recognize"]),
             },
             accept: limits.accept,

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use ciborium::Value;
 
-use crate::refusal::{Object, Reason, Refusal};
+use crate::{
+    refusal::{Object, Reason, Refusal},
+    time::UnixTime,
+};
 
 /// Nesting no documented object comes near.
 const MAX_DEPTH: usize = 12;
@@ -160,7 +163,14 @@ impl Fields {
         uint(&value).ok_or_else(|| self.wrong(key, "not an unsigned integer"))
     }
 
-    /// Takes a text of at most `max` bytes, without control characters.
+    /// Takes an instant in seconds since 1970, up to the end of the year 9999.
+    pub fn time(&mut self, key: i64) -> Result<UnixTime, Refusal> {
+        let seconds = self.uint(key)?;
+        let time = UnixTime::from_secs(seconds);
+        if time.as_secs() == seconds { Ok(time) } else { Err(self.wrong(key, "not an instant before the year 10000")) }
+    }
+
+    /// Takes a text of 1 to `max` bytes, without control characters.
     pub fn text(&mut self, key: i64, max: usize) -> Result<String, Refusal> {
         let value = self.required(key)?;
         text(value, max).ok_or_else(|| self.wrong(key, "not a text of the documented length"))
@@ -171,9 +181,9 @@ impl Fields {
         if self.entries.contains_key(&key) { self.text(key, max).map(Some) } else { Ok(None) }
     }
 
-    /// Takes an unsigned integer if it is there.
-    pub fn optional_uint(&mut self, key: i64) -> Result<Option<u64>, Refusal> {
-        if self.entries.contains_key(&key) { self.uint(key).map(Some) } else { Ok(None) }
+    /// Takes an instant if it is there.
+    pub fn optional_time(&mut self, key: i64) -> Result<Option<UnixTime>, Refusal> {
+        if self.entries.contains_key(&key) { self.time(key).map(Some) } else { Ok(None) }
     }
 
     /// Takes a byte string of exactly `N` bytes.
@@ -190,12 +200,22 @@ impl Fields {
         }
     }
 
-    /// Takes an array of at most `max` items; absent reads as empty.
+    /// Takes an array of at most `max` items.
     pub fn array(&mut self, key: i64, max: usize) -> Result<Vec<Value>, Refusal> {
-        match self.optional(key) {
-            None => Ok(Vec::new()),
-            Some(Value::Array(items)) if items.len() <= max => Ok(items),
-            Some(_) => Err(self.wrong(key, "not an array of the documented length")),
+        match self.required(key)? {
+            Value::Array(items) if items.len() <= max => Ok(items),
+            _ => Err(self.wrong(key, "not an array of the documented length")),
+        }
+    }
+
+    /// Takes an array that is left out when it is empty: one meaning has one encoding.
+    pub fn optional_array(&mut self, key: i64, max: usize) -> Result<Vec<Value>, Refusal> {
+        if !self.entries.contains_key(&key) {
+            return Ok(Vec::new());
+        }
+        match self.array(key, max)? {
+            items if items.is_empty() => Err(self.wrong(key, "an empty array is left out")),
+            items => Ok(items),
         }
     }
 
@@ -229,10 +249,10 @@ pub fn bytes<const N: usize>(value: &Value) -> Option<[u8; N]> {
     value.as_bytes().and_then(|bytes| bytes.as_slice().try_into().ok())
 }
 
-/// A text of at most `max` bytes, without control characters.
+/// A text of 1 to `max` bytes, without control characters.
 pub fn text(value: Value, max: usize) -> Option<String> {
     match value {
-        Value::Text(text) if text.len() <= max && !text.chars().any(char::is_control) => Some(text),
+        Value::Text(text) if (1..=max).contains(&text.len()) && !text.chars().any(char::is_control) => Some(text),
         _ => None,
     }
 }

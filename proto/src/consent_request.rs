@@ -14,7 +14,7 @@ use crate::{
     suite::{SigningKey, VerifyingKey},
     terms::{Kind, Purpose, Purposes, Scope},
     time::{CLOCK_LEEWAY, UnixTime},
-    token::{Audience, device_key_from_cose, device_key_to_cose, parse_purposes},
+    token::{Audience, device_key_to_cose, parse_cnf, parse_purposes},
     venue::VenueId,
 };
 
@@ -22,7 +22,9 @@ const AUD: i64 = 3;
 const IAT: i64 = 6;
 const CTI: i64 = 7;
 const CNF: i64 = 8;
-const CONSENT: i64 = -65537;
+const WISH: i64 = -65539;
+
+const CNF_COSE_KEY: i64 = 1;
 
 const DEVICE: i64 = 1;
 const PURPOSES: i64 = 2;
@@ -61,7 +63,9 @@ pub struct ConsentRequest {
 impl ConsentRequest {
     /// Signs it with the enrolment key.
     pub fn sign(&self, enrollment_key: &SigningKey) -> Vec<u8> {
-        let consent = MapBuilder::new()
+        let cnf =
+            self.token_key.as_ref().map(|key| MapBuilder::new().put(CNF_COSE_KEY, device_key_to_cose(key)).build());
+        let wish = MapBuilder::new()
             .put(DEVICE, self.device_id.to_vec())
             .put(PURPOSES, self.purposes.iter().map(|p| Value::from(p.number())).collect::<Vec<_>>())
             .put(SCOPE, self.scope.bits())
@@ -71,8 +75,8 @@ impl ConsentRequest {
             .put(AUD, self.audience.to_string())
             .put(IAT, self.issued_at.as_secs())
             .put(CTI, self.nonce.to_vec())
-            .put_some(CNF, self.token_key.as_ref().map(device_key_to_cose))
-            .put(CONSENT, consent.build())
+            .put_some(CNF, cnf)
+            .put(WISH, wish.build())
             .encode();
         cose::sign(OBJECT, enrollment_key, enrollment_key.verifying_key().kid(), payload, b"")
     }
@@ -119,10 +123,10 @@ fn parse(payload: Value) -> Result<ConsentRequest, Refusal> {
     let mut claims = Fields::open(OBJECT, payload)?;
     let audience = claims.text(AUD, VenueId::MAX_BYTES)?;
     let audience = audience.parse().map_err(|_| claims.wrong(AUD, "not *, a category or a venue"))?;
-    let issued_at = UnixTime::from_secs(claims.uint(IAT)?);
+    let issued_at = claims.time(IAT)?;
     let nonce = claims.bytes(CTI)?;
-    let token_key = claims.optional(CNF).map(|key| device_key_from_cose(OBJECT, key)).transpose()?;
-    let mut consent = claims.map(CONSENT)?;
+    let token_key = claims.optional(CNF).map(|cnf| parse_cnf(OBJECT, cnf)).transpose()?;
+    let mut consent = claims.map(WISH)?;
     let device_id = consent.bytes(DEVICE)?;
     let purposes = parse_purposes(OBJECT, &consent.array(PURPOSES, Purpose::ALL.len())?)?;
     let scope = Scope::from_bits(consent.uint(SCOPE)?).map_err(|_| consent.wrong(SCOPE, "not scope bits"))?;

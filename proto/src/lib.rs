@@ -4,7 +4,8 @@
 //!
 //! 1. [`contract`] is what travels by gRPC, generated from `tongxing/**/*.proto`.
 //! 2. [`member`], [`venue`], [`identity`] and [`terms`] are the names of things: parsed once, valid from then on.
-//! 3. [`token`], [`proof`] and [`presentation`] are what a traveler shows; [`consent_request`] is how a phone asks for it.
+//! 3. [`token`], [`proof`] and [`presentation`] are what a traveler shows; [`consent_request`] is how a phone asks for it,
+//!    and [`consent`] is whether it covers one use.
 //! 4. [`statement`] and [`hint`] are what the home member answers.
 //! 5. [`trust`] and [`policy`] are what makes any of it believable, in one kind of [`envelope`].
 //! 6. [`refusal`] is how a call is refused: one documented reason, one gRPC code each.
@@ -14,6 +15,7 @@
 //! layout of all signed objects.
 
 pub mod cbor;
+pub mod consent;
 pub mod consent_request;
 pub mod contract;
 pub mod cose;

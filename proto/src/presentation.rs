@@ -78,14 +78,12 @@ impl Presentation {
         if cbor::uint(&version) != Some(VERSION) {
             return Err(Refusal::malformed(OBJECT, "not version 1"));
         }
-        let Value::Bytes(token) = token else {
-            return Err(Refusal::malformed(OBJECT, "the token is not a byte string"));
+        let part = |value| match value {
+            Value::Bytes(bytes) if (1..=MAX_OBJECT_BYTES).contains(&bytes.len()) => Ok(bytes),
+            _ => Err(Refusal::malformed(OBJECT, "token and proof are byte strings of 1 to 1024 bytes")),
         };
-        let proof = match proof {
-            Value::Null => None,
-            Value::Bytes(proof) => Some(proof),
-            _ => return Err(Refusal::malformed(OBJECT, "the proof is neither null nor a byte string")),
-        };
+        let token = part(token)?;
+        let proof = if proof == Value::Null { None } else { Some(part(proof)?) };
         let hint_key = cbor::bytes(&hint_key).ok_or_else(|| Refusal::malformed(OBJECT, "k is not 16 bytes"))?;
         Ok(Self { token, proof, hint_key: HintKey(hint_key) })
     }
@@ -109,6 +107,10 @@ mod tests {
             let presentation = Presentation { token: vec![1; 210], proof, hint_key: HintKey([3; 16]) };
             assert_eq!(Presentation::from_text(&presentation.to_text()), Ok(presentation));
         }
+        let sized = |n| Presentation { token: vec![1; n], proof: None, hint_key: HintKey([3; 16]) };
+        assert!(Presentation::from_text(&sized(MAX_OBJECT_BYTES).to_text()).is_ok());
+        assert_eq!(reason(&sized(MAX_OBJECT_BYTES + 1).to_text()), Reason::ObjectMalformed);
+        assert_eq!(reason(&sized(0).to_text()), Reason::ObjectMalformed);
     }
 
     #[test]

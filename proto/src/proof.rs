@@ -96,8 +96,8 @@ impl Proof {
         let mut claims = Fields::open(Object::Proof, payload)?;
         let venue = claims.optional_text(AUD, VenueId::MAX_BYTES)?;
         let venue = venue.map(|v| v.parse()).transpose().map_err(|_| claims.wrong(AUD, "not a venue"))?;
-        let expires_at = UnixTime::from_secs(claims.uint(EXP)?);
-        let issued_at = UnixTime::from_secs(claims.uint(IAT)?);
+        let expires_at = claims.time(EXP)?;
+        let issued_at = claims.time(IAT)?;
         let _nonce: [u8; 8] = claims.bytes(NONCE)?;
         claims.finish()?;
         if expires_at <= issued_at {

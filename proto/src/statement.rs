@@ -13,11 +13,12 @@ use crate::{
     cose::{self, Unverified},
     hint::SEALED_LEN,
     member::Member,
+    policy::Lives,
     refusal::{Object, Reason, Refusal},
     suite::{Kid, SigningKey, VerifyingKey},
     terms::Scope,
     time::{CLOCK_LEEWAY, UnixTime},
-    token::TokenHash,
+    token::{TokenHash, check_life},
     venue::is_name,
 };
 
@@ -286,8 +287,10 @@ impl Statement {
         }
     }
 
-    /// Checks that it holds now.
-    pub fn check_time(&self, now: UnixTime) -> Result<(), Refusal> {
+    /// Checks that it holds now, and that it claims no longer a life than policy gives a statement.
+    pub fn check_time(&self, now: UnixTime, lives: &Lives) -> Result<(), Refusal> {
+        check_life(OBJECT, self.0.issued_at, self.0.expires_at, lives.statement)?;
+        check_life(OBJECT, self.0.issued_at, self.0.offline_until, lives.offline)?;
         if self.0.issued_at > now.plus(CLOCK_LEEWAY) {
             return Err(Refusal::of(OBJECT, Reason::NotYetValid).with("seconds", self.0.issued_at.since(now)));
         }
@@ -305,8 +308,8 @@ fn pair(first: u64, second: u64) -> Value {
 fn parse(payload: Value) -> Result<Status, Refusal> {
     let mut claims = Fields::open(OBJECT, payload)?;
     let issuer = claims.text(ISS, 2)?.parse().map_err(|_| Refusal::of(OBJECT, Reason::MemberUnknown))?;
-    let expires_at = UnixTime::from_secs(claims.uint(EXP)?);
-    let issued_at = UnixTime::from_secs(claims.uint(IAT)?);
+    let expires_at = claims.time(EXP)?;
+    let issued_at = claims.time(IAT)?;
     let mut status = claims.map(STATUS)?;
     let token = status.bytes(TOKEN)?;
     let head = parse_head(&status.array(HEAD, 2)?).ok_or_else(|| status.wrong(HEAD, "not [epoch, seq]"))?;
@@ -315,7 +318,7 @@ fn parse(payload: Value) -> Result<Status, Refusal> {
     let authority = status.optional_text(AUTHORITY, Authority::MAX_BYTES)?;
     let authority =
         authority.map(|a| a.parse()).transpose().map_err(|_| status.wrong(AUTHORITY, "not an authority"))?;
-    let assigned_at = status.optional_uint(ASSIGNED_AT)?.map(UnixTime::from_secs);
+    let assigned_at = status.optional_time(ASSIGNED_AT)?;
     let tests = parse_list(&mut status, TESTS, MAX_TESTS, |[sampled_at, result]: [u64; 2]| {
         let positive = match result {
             0 => false,
@@ -342,8 +345,9 @@ fn parse(payload: Value) -> Result<Status, Refusal> {
         _ => Err(Refusal::malformed(OBJECT, "10: not a sealed hint")),
     });
     let hint = hint.transpose()?;
-    let offline_until = UnixTime::from_secs(status.uint(OFFLINE_UNTIL)?);
-    if offline_until > issued_at.plus(MAX_OFFLINE) || expires_at < issued_at {
+    let offline_until = status.time(OFFLINE_UNTIL)?;
+    let offline = issued_at..=expires_at.min(issued_at.plus(MAX_OFFLINE));
+    if expires_at < issued_at || !offline.contains(&offline_until) {
         return Err(Refusal::malformed(OBJECT, "its times contradict each other"));
     }
     status.finish()?;
@@ -380,7 +384,7 @@ fn parse_list<T, const N: usize>(
     max: usize,
     item: impl Fn([u64; N]) -> Option<T>,
 ) -> Result<Vec<T>, Refusal> {
-    let items = fields.array(key, max)?;
+    let items = fields.optional_array(key, max)?;
     let parsed: Option<Vec<T>> = items
         .iter()
         .map(|value| {
@@ -415,6 +419,10 @@ mod tests {
             hint: Some(vec![0; SEALED_LEN]),
             offline_until: NOW.plus(MAX_OFFLINE),
         }
+    }
+
+    fn lives() -> Lives {
+        crate::policy::Policy::from_toml(crate::policy::NATIONAL).unwrap().lives
     }
 
     fn signed(status: &Status) -> Result<Statement, Refusal> {
@@ -452,7 +460,9 @@ mod tests {
             Status { visits: vec![visit; MAX_VISITS + 1], hint: None, ..status() },
             Status { tests: vec![TestResult { sampled_at: NOW, positive: false }; MAX_TESTS + 1], ..status() },
             Status { offline_until: NOW.plus(MAX_OFFLINE + Duration::from_secs(1)), ..status() },
+            Status { offline_until: NOW.minus(MAX_OFFLINE), ..status() },
             Status { label: "长".repeat(17), ..status() },
+            Status { label: String::new(), ..status() },
             Status { hint: Some(vec![0; 5]), ..status() },
             Status { doses: vec![Dose { number: 0, given_at: NOW }], ..status() },
         ] {
@@ -469,11 +479,15 @@ mod tests {
         assert!(statement.check_binding(Member::PLATFORM, TokenHash(hash)).is_err());
         hash[3] = 0;
         assert!(statement.check_binding(member, TokenHash(hash)).is_err());
-        assert!(statement.check_time(NOW).is_ok());
+        assert!(statement.check_time(NOW, &lives()).is_ok());
         let late = NOW.plus(MAX_OFFLINE + CLOCK_LEEWAY);
-        assert_eq!(statement.check_time(late).unwrap_err().reason(), Reason::Expired);
+        assert_eq!(statement.check_time(late, &lives()).unwrap_err().reason(), Reason::Expired);
         let early = NOW.minus(Duration::from_secs(31));
-        assert_eq!(statement.check_time(early).unwrap_err().reason(), Reason::NotYetValid);
+        assert_eq!(statement.check_time(early, &lives()).unwrap_err().reason(), Reason::NotYetValid);
+        for shorter in [Lives { statement: MAX_OFFLINE / 2, ..lives() }, Lives { offline: MAX_OFFLINE / 2, ..lives() }]
+        {
+            assert_eq!(statement.check_time(NOW, &shorter).unwrap_err().reason(), Reason::LifeTooLong);
+        }
     }
 
     #[test]

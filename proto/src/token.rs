@@ -314,18 +314,10 @@ fn parse_consent(payload: Value) -> Result<Consent, Refusal> {
     })?;
     let audience = claims.text(AUD, VenueId::MAX_BYTES)?;
     let audience = audience.parse().map_err(|_| claims.wrong(AUD, "not *, a category or a venue"))?;
-    let expires_at = UnixTime::from_secs(claims.uint(EXP)?);
-    let issued_at = UnixTime::from_secs(claims.uint(IAT)?);
+    let expires_at = claims.time(EXP)?;
+    let issued_at = claims.time(IAT)?;
     let cti = Cti(claims.bytes(CTI)?);
-    let device_key = match claims.optional(CNF) {
-        None => None,
-        Some(cnf) => {
-            let mut cnf = Fields::open(TOKEN, cnf)?;
-            let key = device_key_from_cose(TOKEN, cnf.required(CNF_COSE_KEY)?)?;
-            cnf.finish()?;
-            Some(key)
-        }
-    };
+    let device_key = claims.optional(CNF).map(|cnf| parse_cnf(TOKEN, cnf)).transpose()?;
     let mut consent = claims.map(CONSENT)?;
     let purposes = parse_purposes(TOKEN, &consent.array(CONSENT_PURPOSES, Purpose::ALL.len())?)?;
     let scope =
@@ -334,6 +326,14 @@ fn parse_consent(payload: Value) -> Result<Consent, Refusal> {
     consent.finish()?;
     claims.finish()?;
     Ok(Consent { issuer, audience, issued_at, expires_at, cti, device_key, purposes, scope, kind })
+}
+
+/// Reads a confirmation claim that holds a device's key (RFC 8747 §3.1).
+pub(crate) fn parse_cnf(object: Object, cnf: Value) -> Result<VerifyingKey, Refusal> {
+    let mut cnf = Fields::open(object, cnf)?;
+    let key = device_key_from_cose(object, cnf.required(CNF_COSE_KEY)?)?;
+    cnf.finish()?;
+    Ok(key)
 }
 
 /// Reads a list of purposes: known, ascending, at least one.

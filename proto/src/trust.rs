@@ -178,7 +178,8 @@ impl TrustList {
     fn check_single_use(&self) -> Result<(), Refusal> {
         let mut seen = BTreeSet::new();
         let members = self.members.values().flat_map(|trust| [&trust.consent_keys, &trust.statement_keys]);
-        for key in members.chain([&self.gateway.log_keys]).flat_map(Keys::values) {
+        let keys = members.chain([&self.gateway.log_keys]).flat_map(Keys::values);
+        for key in keys.chain(self.roots.keys()) {
             if !seen.insert(key.encoded()) {
                 return Err(Refusal::malformed(OBJECT, "a key has more than one use"));
             }
@@ -211,14 +212,16 @@ impl MemberTrust {
         }
         let categories = fields.array(CATEGORIES, Category::ALL.len())?;
         let categories = categories.iter().map(|c| cbor::uint(c).and_then(|c| Category::from_number(c).ok()));
-        let categories = categories.collect::<Option<_>>().ok_or_else(|| fields.wrong(CATEGORIES, "not a category"))?;
+        let categories: Option<Vec<_>> = categories.collect();
+        let categories = categories.filter(|categories| categories.is_sorted_by(|a, b| a < b));
+        let categories = categories.ok_or_else(|| fields.wrong(CATEGORIES, "not known categories, ascending"))?;
         let trust = Self {
             bundle: bundle_from_value(fields.array(MEMBER_BUNDLE, MAX_CAS)?)?,
             endpoints,
             consent_keys: keys_from_value(fields.array(CONSENT_KEYS, MAX_KEYS)?)?,
             statement_keys: keys_from_value(fields.array(STATEMENT_KEYS, MAX_KEYS)?)?,
             sealing_key: fields.bytes(SEALING_KEY)?,
-            categories,
+            categories: categories.into_iter().collect(),
         };
         fields.finish()?;
         Ok((code, trust))
@@ -231,7 +234,7 @@ pub fn keys(keys: impl IntoIterator<Item = VerifyingKey>) -> Keys {
 }
 
 fn is_host_and_port(text: &str) -> bool {
-    matches!(text.rsplit_once(':'), Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0))
+    matches!(text.rsplit_once(':'), Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0 && p.to_string() == port))
 }
 
 fn bundle_to_value(bundle: &Bundle) -> Value {
@@ -239,7 +242,8 @@ fn bundle_to_value(bundle: &Bundle) -> Value {
 }
 
 fn bundle_from_value(items: Vec<Value>) -> Result<Bundle, Refusal> {
-    let bundle = items.into_iter().map(|item| item.into_bytes().ok().filter(|der| der.len() <= MAX_CA_BYTES));
+    let bundle =
+        items.into_iter().map(|item| item.into_bytes().ok().filter(|der| (1..=MAX_CA_BYTES).contains(&der.len())));
     let bundle = bundle.collect::<Option<Bundle>>().filter(|bundle| !bundle.is_empty());
     bundle.ok_or_else(|| Refusal::malformed(OBJECT, "a bundle is one or more DER certificates"))
 }
@@ -267,7 +271,11 @@ fn keys_to_value(keys: &Keys) -> Value {
 
 fn keys_from_value(items: Vec<Value>) -> Result<Keys, Refusal> {
     let parsed: Vec<_> = items.into_iter().map(key_from_value).collect::<Result<_, _>>()?;
-    Ok(keys(parsed))
+    if parsed.iter().any(|key| key.suite() != Suite::Ed25519) {
+        return Err(Refusal::malformed(OBJECT, "issuers and logs sign with Ed25519"));
+    }
+    let (count, keys) = (parsed.len(), keys(parsed));
+    if keys.len() == count { Ok(keys) } else { Err(Refusal::malformed(OBJECT, "two keys have one kid")) }
 }
 
 #[cfg(test)]
@@ -327,8 +335,17 @@ mod tests {
         let mut empty = list(&root);
         empty.members.get_mut(&member).unwrap().bundle.clear();
         assert_eq!(reopen(&empty, &root).unwrap_err().reason(), Reason::ObjectMalformed);
-        let mut nowhere = list(&root);
-        nowhere.members.get_mut(&member).unwrap().endpoints = vec!["localhost".into()];
-        assert_eq!(reopen(&nowhere, &root).unwrap_err().reason(), Reason::ObjectMalformed);
+        for endpoint in ["localhost", ":7500", "localhost:0", "localhost:+7500", "localhost:07500"] {
+            let mut nowhere = list(&root);
+            nowhere.members.get_mut(&member).unwrap().endpoints = vec![endpoint.into()];
+            assert_eq!(reopen(&nowhere, &root).unwrap_err().reason(), Reason::ObjectMalformed, "{endpoint}");
+        }
+        let mut rooted = list(&root);
+        rooted.gateway.log_keys = keys([root.verifying_key().clone()]);
+        assert_eq!(reopen(&rooted, &root).unwrap_err().reason(), Reason::ObjectMalformed);
+        let mut device = list(&root);
+        let key = SigningKey::generate(Suite::Esp256).verifying_key().clone();
+        device.members.get_mut(&member).unwrap().consent_keys = keys([key]);
+        assert_eq!(reopen(&device, &root).unwrap_err().reason(), Reason::ObjectMalformed);
     }
 }

@@ -6,9 +6,9 @@
 //! more than policy lets it). Redemption is the gateway's to enforce: its retries and hedges repeat a proof.
 
 use proto::{
+    consent::Use,
     hint::IdentityHint,
     policy::{Meaning, Policy},
-    proof::Proof,
     refusal::{Object, Reason, Refusal},
     statement::{LogHead, Status},
     terms::{Level, Purpose, Scope},
@@ -67,17 +67,14 @@ pub async fn lookup<S: Store>(
     }
     let key = list.consent_key(home.member, token.kid())?;
     let token = token.verify(key)?;
-    let consent = token.consent();
-    token.check_time(now, policy.lives.of(consent.kind))?;
-    token.check_audience(&query.venue)?;
-    token.check_purpose(query.purpose)?;
-    check_proof(&token, policy, now, query)?;
+    let usage = Use { proof: query.proof.as_deref(), venue: &query.venue, purpose: query.purpose };
+    token.check_use(usage, policy, now)?;
 
     // policy
-    check_scope(consent.scope, policy, query)?;
+    token.grant(usage, policy, Some(query.scope))?;
 
     // status
-    let snapshot = home.store.find(consent.cti, query.scope).await?;
+    let snapshot = home.store.find(token.consent().cti, query.scope).await?;
     let Some(found) = snapshot.found.filter(|found| found.token == token.hash()) else {
         return Ok(Answer::UnknownTraveler(snapshot.head));
     };
@@ -91,32 +88,6 @@ pub async fn lookup<S: Store>(
     // statement
     let disclosure = Disclosure { token: &token, scope: query.scope, head: snapshot.head, found: &found, code };
     Ok(Answer::Statement(disclosure.state(home, policy, now).sign(&home.keys.statement)))
-}
-
-/// Kinds with a device need a fresh proof by it, for this venue or for none yet; other kinds have none.
-fn check_proof(token: &ConsentToken, policy: &Policy, now: UnixTime, query: &Query) -> Result<(), Refusal> {
-    match &query.proof {
-        Some(proof) => {
-            let proof = Proof::verify(proof, token)?;
-            proof.check_time(now, policy.lives.proof)?;
-            proof.check_venue(&query.venue)
-        }
-        None if token.consent().kind.has_device() => Err(Refusal::of(Object::Proof, Reason::ProofMissing)),
-        None => Ok(()),
-    }
-}
-
-/// What is asked must be within what the traveler agreed to and what policy lets this venue see for this purpose.
-fn check_scope(consented: Scope, policy: &Policy, query: &Query) -> Result<(), Refusal> {
-    let (category, purpose) = (query.venue.category(), query.purpose);
-    let admitted = policy
-        .grant(category, purpose)
-        .ok_or_else(|| Refusal::new(Reason::PurposeNotAdmitted).with("category", category).with("purpose", purpose))?;
-    let granted = consented.intersection(admitted);
-    if granted.is_some_and(|granted| granted.contains(query.scope)) {
-        return Ok(());
-    }
-    Err(Refusal::new(Reason::ScopeNotGranted).with("granted", granted.map_or(0, Scope::bits)))
 }
 
 /// What is to be disclosed, and to whom.

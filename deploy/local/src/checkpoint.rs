@@ -93,7 +93,7 @@ impl Checkpoint {
             let key = trust.list.statement_key(statement.issuer(), statement.kid())?;
             let statement = statement.verify(key)?;
             statement.check_binding(token.consent().issuer, token.hash())?;
-            statement.check_time(self.standing.trust.clock().now())?;
+            statement.check_time(self.standing.trust.clock().now(), &trust.policy.lives)?;
             Ok(statement)
         };
         let statement = verified().map_err(|refusal: proto::refusal::Refusal| anyhow!("the statement: {refusal}"))?;

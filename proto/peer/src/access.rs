@@ -1,4 +1,5 @@
-//! Which roles may call what. Anything else is ROLE_NOT_ALLOWED; health and reflection are open to any authenticated peer.
+//! Which roles may call what: anything else is refused. Health and reflection are open to any authenticated peer; a service
+//! that nobody made a rule for is open to nobody.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -36,12 +37,16 @@ pub struct Rule {
     pub member: Option<Member>,
 }
 
+/// Open to any authenticated peer.
+const OPEN: [&str; 3] =
+    ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+
 /// Who may call what on one server.
 #[derive(Clone, Debug)]
 pub struct Access(Arc<[Rule]>);
 
 impl Access {
-    /// From rules; services without one are open to every authenticated peer.
+    /// From rules.
     pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
         Self(rules.into_iter().collect())
     }
@@ -49,9 +54,13 @@ impl Access {
     /// Checks a call by its HTTP/2 path, `/<service>/<method>`.
     pub fn check(&self, path: &str, peer: &PeerId) -> Result<(), Refusal> {
         let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
-            return Ok(());
+            return Err(Refusal::new(Reason::MethodUnknown));
         };
-        let Some(rule) = self.0.iter().find(|rule| rule.service == service) else { return Ok(()) };
+        if OPEN.contains(&service) {
+            return Ok(());
+        }
+        let rule = self.0.iter().find(|rule| rule.service == service);
+        let rule = rule.ok_or_else(|| Refusal::new(Reason::MethodUnknown))?;
         if !rule.roles.contains(&peer.role().word()) {
             return Err(Refusal::new(Reason::RoleNotAllowed).with("role", peer.role().word()).with("method", method));
         }
@@ -88,5 +97,8 @@ mod tests {
         assert_eq!(reason("/a.B/Do", &other), Some(Reason::MemberNotAllowed));
         assert_eq!(reason("/a.B/Do", &gateway), Some(Reason::RoleNotAllowed));
         assert_eq!(reason("/grpc.health.v1.Health/Check", &other), None);
+        for unknown in ["/a.C/Do", "/grpc.health.v1.Healthy/Check", "/", "", "a.A/Do"] {
+            assert_eq!(reason(unknown, &gateway), Some(Reason::MethodUnknown), "{unknown}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::Response,
 };
-use proto::refusal::{Reason, Refusal};
+use proto::refusal::{Blame, Reason, Refusal};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 use tower::ServiceBuilder;
@@ -40,6 +40,8 @@ pub struct Edge {
     pub max_duration: Duration,
     /// The largest message a call may bring, in bytes; for the refusal's metadata.
     pub max_request_bytes: usize,
+    /// Whom its own refusals name as the one who can mend it: the gateway, or home.
+    pub blame: Blame,
     /// What is measured.
     pub metrics: CallMetrics,
 }
@@ -57,10 +59,10 @@ impl Edge {
         routes.layer(
             ServiceBuilder::new()
                 .layer(from_fn_with_state(self.metrics.clone(), telemetry))
-                .layer(from_fn_with_state(self.max_request_bytes, rescue))
+                .layer(from_fn_with_state((self.max_request_bytes, self.blame), rescue))
                 .layer(from_fn_with_state(self.access, identity))
-                .layer(from_fn_with_state(self.admission, admission))
-                .layer(from_fn_with_state(self.max_duration, deadline)),
+                .layer(from_fn_with_state((self.admission, self.blame), admission))
+                .layer(from_fn_with_state((self.max_duration, self.blame), deadline)),
         )
     }
 }
@@ -75,7 +77,7 @@ async fn telemetry(State(metrics): State<CallMetrics>, request: Request, next: N
 }
 
 /// Statuses made by the gRPC library itself have no details; here they get a documented reason.
-async fn rescue(State(max_request_bytes): State<usize>, request: Request, next: Next) -> Response {
+async fn rescue(State((max_request_bytes, blame)): State<(usize, Blame)>, request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     if code_of(&response) == Code::Ok || response.headers().contains_key("grpc-status-details-bin") {
         return response;
@@ -87,7 +89,7 @@ async fn rescue(State(max_request_bytes): State<usize>, request: Request, next: 
         Code::Unimplemented => Refusal::new(Reason::MethodUnknown),
         code => {
             error!(?code, "a status left without a reason");
-            Refusal::new(Reason::Internal)
+            Refusal::new(Reason::Internal).blaming(blame)
         }
     };
     refuse(&refusal)
@@ -103,24 +105,28 @@ async fn identity(State(access): State<Access>, request: Request, next: Next) ->
     }
 }
 
-async fn admission(State(admission): State<Admission>, request: Request, next: Next) -> Response {
+async fn admission(State((admission, blame)): State<(Admission, Blame)>, request: Request, next: Next) -> Response {
     let Some(caller) = request.extensions().get::<Caller>() else {
         return refuse(&Refusal::new(Reason::Internal));
     };
     match admission.admit(&caller.peer) {
         Ok(_admitted) => next.run(request).await,
-        Err(refusal) => refuse(&refusal),
+        Err(refusal) => refuse(&refusal.blaming(blame)),
     }
 }
 
-async fn deadline(State(max_duration): State<Duration>, mut request: Request, next: Next) -> Response {
+async fn deadline(
+    State((max_duration, blame)): State<(Duration, Blame)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let asked = request.headers().get("grpc-timeout").and_then(|value| parse_grpc_timeout(value.to_str().ok()?));
     let allowed = asked.map_or(max_duration, |asked| asked.saturating_sub(DEADLINE_MARGIN).min(max_duration));
     let deadline = Instant::now() + allowed;
     request.extensions_mut().insert(Deadline(deadline));
     match timeout_at(deadline, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => refuse(&Refusal::new(Reason::DeadlineExceeded)),
+        Err(_) => refuse(&Refusal::new(Reason::DeadlineExceeded).blaming(blame)),
     }
 }
 

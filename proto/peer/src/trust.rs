@@ -47,6 +47,8 @@ pub struct Trust {
     pub policy: Policy,
     /// Its edition.
     pub policy_edition: Edition,
+    /// Both as they were read and verified.
+    bytes: (Vec<u8>, Vec<u8>),
     /// Rises whenever either is replaced. What was verified under another generation is verified anew.
     pub generation: u64,
 }
@@ -89,7 +91,7 @@ impl TrustStore {
             None => None,
         };
         let trust = read(&files, held.as_ref(), clock.now())?;
-        keep(&files)?;
+        keep(&files, &trust)?;
         let (changed, _) = watch::channel(trust.generation);
         Ok(Arc::new(Self { files, clock, current: ArcSwap::from_pointee(trust), changed }))
     }
@@ -113,7 +115,7 @@ impl TrustStore {
         if trust.list_edition == held.list_edition && trust.policy_edition == held.policy_edition {
             return Ok(false);
         }
-        keep(&self.files)?;
+        keep(&self.files, &trust)?;
         trust.generation = held.generation + 1;
         self.current.store(Arc::new(trust));
         self.changed.send_replace(held.generation + 1);
@@ -149,7 +151,9 @@ impl Trust {
 }
 
 fn read(files: &TrustFiles, held: Option<&Trust>, now: UnixTime) -> Result<Trust, TrustError> {
-    let (list_edition, list) = read_document(&files.list, Object::TrustList, now, |bytes| {
+    let held_list = held.map(|held| (held.list_edition.version, held.bytes.0.as_slice()));
+    let held_policy = held.map(|held| (held.policy_edition.version, held.bytes.1.as_slice()));
+    let (list_bytes, list_edition, list) = read_document(&files.list, Object::TrustList, now, |bytes| {
         // The list held may have added roots and retired pinned ones.
         let by_held = held.map(|held| TrustList::open(bytes, &held.list.roots));
         let (edition, list) = match by_held {
@@ -159,15 +163,26 @@ fn read(files: &TrustFiles, held: Option<&Trust>, now: UnixTime) -> Result<Trust
         if list.domain != files.domain {
             return Err(Refusal::malformed(Object::TrustList, "it is of another federation"));
         }
-        edition.check_version(Object::TrustList, held.map_or(0, |held| held.list_edition.version))?;
+        check_version(Object::TrustList, edition, bytes, held_list)?;
         Ok((edition, list))
     })?;
-    let (policy_edition, policy) = read_document(&files.policy, Object::Policy, now, |bytes| {
+    let (policy_bytes, policy_edition, policy) = read_document(&files.policy, Object::Policy, now, |bytes| {
         let (edition, policy) = Policy::open(bytes, &list.roots)?;
-        edition.check_version(Object::Policy, held.map_or(0, |held| held.policy_edition.version))?;
+        check_version(Object::Policy, edition, bytes, held_policy)?;
         Ok((edition, policy))
     })?;
-    Ok(Trust { list, list_edition, policy, policy_edition, generation: held.map_or(0, |held| held.generation) })
+    let generation = held.map_or(0, |held| held.generation);
+    Ok(Trust { list, list_edition, policy, policy_edition, bytes: (list_bytes, policy_bytes), generation })
+}
+
+/// A version only ever rises; the same version is the same document.
+fn check_version(object: Object, edition: Edition, bytes: &[u8], held: Option<(u64, &[u8])>) -> Result<(), Refusal> {
+    match held {
+        Some((version, held)) if edition.version < version || (edition.version == version && bytes != held) => {
+            Err(Refusal::of(object, Reason::VersionRolledBack).with("version", edition.version).with("held", version))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn read_document<T>(
@@ -175,13 +190,16 @@ fn read_document<T>(
     object: Object,
     now: UnixTime,
     open: impl Fn(&[u8]) -> Result<(Edition, T), Refusal>,
-) -> Result<(Edition, T), TrustError> {
+) -> Result<(Vec<u8>, Edition, T), TrustError> {
     let bytes = fs::read(path).map_err(|error| TrustError::File { path: path.into(), error })?;
     let checked = open(&bytes).and_then(|(edition, content)| {
         edition.check_time(object, now)?;
         Ok((edition, content))
     });
-    checked.map_err(|refusal| TrustError::Refused { path: path.into(), refusal })
+    match checked {
+        Ok((edition, content)) => Ok((bytes, edition, content)),
+        Err(refusal) => Err(TrustError::Refused { path: path.into(), refusal }),
+    }
 }
 
 const HELD_LIST: &str = "trust-list.cose";
@@ -195,10 +213,10 @@ fn read_held(dir: &Path, files: &TrustFiles) -> Result<Option<Trust>, TrustError
         return Ok(None);
     }
     let read = |path: &Path| fs::read(path).map_err(|error| TrustError::File { path: path.into(), error });
-    let (list, policy) = (read(&list_path)?, read(&policy_path)?);
-    let opened = TrustList::open_held(&list).and_then(|(list_edition, list)| {
-        let (policy_edition, policy) = Policy::open(&policy, &list.roots)?;
-        Ok(Trust { list, list_edition, policy, policy_edition, generation: 0 })
+    let bytes = (read(&list_path)?, read(&policy_path)?);
+    let opened = TrustList::open_held(&bytes.0).and_then(|(list_edition, list)| {
+        let (policy_edition, policy) = Policy::open(&bytes.1, &list.roots)?;
+        Ok(Trust { list, list_edition, policy, policy_edition, bytes, generation: 0 })
     });
     match opened {
         Ok(trust) if trust.list.domain == files.domain => Ok(Some(trust)),
@@ -207,15 +225,14 @@ fn read_held(dir: &Path, files: &TrustFiles) -> Result<Option<Trust>, TrustError
     }
 }
 
-/// Keeps what was accepted, by atomic rename.
-fn keep(files: &TrustFiles) -> Result<(), TrustError> {
+/// Keeps what was verified, byte for byte, by atomic rename.
+fn keep(files: &TrustFiles, trust: &Trust) -> Result<(), TrustError> {
     let Some(dir) = &files.held else { return Ok(()) };
-    let copy = |from: &Path, name: &str| -> io::Result<()> {
-        let partial = dir.join(format!("{name}.partial"));
-        fs::create_dir_all(dir)?;
-        fs::copy(from, &partial)?;
-        fs::rename(&partial, dir.join(name))
+    let write = |name: &str, bytes: &[u8]| {
+        let (partial, path) = (dir.join(format!("{name}.partial")), dir.join(name));
+        let written = fs::create_dir_all(dir).and_then(|()| fs::write(&partial, bytes));
+        written.and_then(|()| fs::rename(&partial, &path)).map_err(|error| TrustError::File { path, error })
     };
-    copy(&files.list, HELD_LIST).map_err(|error| TrustError::File { path: dir.join(HELD_LIST), error })?;
-    copy(&files.policy, HELD_POLICY).map_err(|error| TrustError::File { path: dir.join(HELD_POLICY), error })
+    write(HELD_LIST, &trust.bytes.0)?;
+    write(HELD_POLICY, &trust.bytes.1)
 }
