@@ -73,7 +73,7 @@ fn venue_of(text: &str, caller: &PeerId, list: &TrustList) -> Result<VenueId, Re
         return Err(Refusal::missing("venue"));
     }
     let venue: VenueId = text.parse().map_err(|error| match error {
-        VenueError::Member(_) => Refusal::new(Reason::MemberUnknown).violating("venue", error),
+        VenueError::Member(_) => unknown_member(text).violating("venue", error),
         VenueError::Category(_) | VenueError::Form => Refusal::field("venue", error),
     })?;
     match caller.role() {
@@ -95,6 +95,15 @@ fn venue_of(text: &str, caller: &PeerId, list: &TrustList) -> Result<VenueId, Re
         role @ (Role::Feed(_) | Role::Gateway(_) | Role::Node(_) | Role::Operator(_)) => {
             Err(Refusal::new(Reason::RoleNotAllowed).with("role", role.word()))
         }
+    }
+}
+
+/// Names the code if it has the form of one; whatever else stands there may be anything, and is not repeated.
+fn unknown_member(venue: &str) -> Refusal {
+    let refusal = Refusal::new(Reason::MemberUnknown);
+    match venue.split_once('/') {
+        Some((code, _)) if code.len() == 2 && code.bytes().all(|b| b.is_ascii_digit()) => refusal.with("member", code),
+        _ => refusal,
     }
 }
 

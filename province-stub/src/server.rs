@@ -152,6 +152,11 @@ impl Node {
         Handle { home: self.home.clone(), trust: self.standing.trust.clone() }
     }
 
+    /// Closes a node that is not to serve.
+    pub async fn close(self) {
+        self.home.store.close().await;
+    }
+
     /// Serves until `shutdown`; returns when the store is closed.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<(), NodeError> {
         let Self { config, standing, metrics, home } = self;

@@ -29,6 +29,13 @@ pub struct Options {
     pub json: bool,
 }
 
+impl Options {
+    /// What a copied line has to repeat: the directory, where it is not the usual one.
+    pub fn arguments(&self) -> String {
+        if self.dir.as_os_str() == ".tongxing" { String::new() } else { format!(" --dir {}", self.dir.display()) }
+    }
+}
+
 /// A policy that ships.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

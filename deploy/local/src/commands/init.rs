@@ -1,7 +1,14 @@
-//! `init`: everything on disk, so that each program can be started alone.
+//! `init`: everything on disk, people too, so that each program can be started alone.
 
-use anyhow::Result;
-use proto::time::{Clock, SystemClock};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use proto::{
+    member::Member,
+    random::SystemRandom,
+    time::{Clock, SystemClock},
+};
+use province_stub::{config::Config, server::Node};
 
 use crate::{
     addresses::{Bound, Ports},
@@ -23,12 +30,28 @@ pub async fn run(options: &Options) -> Result<()> {
     }
     drop(bound);
     prepare(&layout, &plan, &addresses, SystemClock.now())?;
+    for member in &members {
+        seed(&layout, *member, plan.people).await.with_context(|| format!("node of {member}"))?;
+    }
     let dir = layout.dir().display();
     println!("{dir}: {} members, {} people each, policy {:?}", members.len(), plan.people, plan.policy);
-    println!("start all of it:    cargo run");
+    let arguments = options.arguments();
+    println!(
+        "start all of it:    cargo run{}",
+        if arguments.is_empty() { arguments } else { format!(" --{arguments}") }
+    );
     println!("or each by itself:  cargo run -p gateway -- serve --config {dir}/gateway/gateway.toml");
     for member in members.iter().take(1) {
         println!("                    cargo run -p province-stub -- serve --config {dir}/node/{member}/node.toml");
     }
+    Ok(())
+}
+
+/// Puts a member's people into its node's store.
+async fn seed(layout: &Layout, member: Member, people: u32) -> Result<()> {
+    let config = Config::read(&layout.node(member).join("node.toml"))?;
+    let node = Node::open(config, Arc::new(SystemClock), Arc::new(SystemRandom)).await?;
+    node.handle().seed(people).await?;
+    node.close().await;
     Ok(())
 }

@@ -125,7 +125,7 @@ async fn invite(federation: &Federation, options: &Options) -> Result<()> {
     let venue = venues::for_load(members).context("a federation has venues")?;
     let credentials = desk.layout().venue(&venue);
     let credentials = credentials.display();
-    let arguments = if options.dir.as_os_str() == ".tongxing" { String::new() } else { format!(" --dir {dir}") };
+    let arguments = options.arguments();
     let ca = format!("{dir}/ca/gateway.tongxing.test.pem");
     let certificates = format!("-cacert {ca} -cert {credentials}/cert.pem -key {credentials}/key.pem");
     println!();
