@@ -109,6 +109,7 @@ struct RawMembers {
     #[serde(with = "humantime_serde")]
     attempt_timeout: Duration,
     max_in_flight: usize,
+    max_in_flight_per_caller: usize,
 }
 
 /// `[record]`.
@@ -144,8 +145,9 @@ impl Default for RawLimits {
 
 impl Default for RawMembers {
     fn default() -> Self {
-        let MemberLimits { timeout, attempt_timeout, max_in_flight } = MemberLimits::default();
-        Self { timeout, attempt_timeout, max_in_flight }
+        let MemberLimits { timeout, attempt_timeout, max_in_flight, max_in_flight_per_caller } =
+            MemberLimits::default();
+        Self { timeout, attempt_timeout, max_in_flight, max_in_flight_per_caller }
     }
 }
 
@@ -202,6 +204,7 @@ fn check_limits(path: &Path, document: &Document) -> Result<Limits, ConfigError>
             handshake_timeout: lasts("limits.handshake_timeout", limits.handshake_timeout, minute)?,
             max_handshakes: within("limits.max_handshakes", limits.max_handshakes, 1, 65_536)?,
             max_connections: within("limits.max_connections", limits.max_connections, 1, 1 << 20)?,
+            ..AcceptLimits::default()
         },
         admission: AdmissionLimits {
             max_in_flight: within("limits.max_in_flight", limits.max_in_flight, 1, 1 << 20)?,
@@ -216,6 +219,12 @@ fn check_limits(path: &Path, document: &Document) -> Result<Limits, ConfigError>
             timeout: lasts("members.timeout", members.timeout, minute)?,
             attempt_timeout: lasts("members.attempt_timeout", members.attempt_timeout, members.timeout)?,
             max_in_flight: within("members.max_in_flight", members.max_in_flight, 1, 65_536)?,
+            max_in_flight_per_caller: within(
+                "members.max_in_flight_per_caller",
+                members.max_in_flight_per_caller,
+                1,
+                65_536,
+            )?,
         },
         record: RecordLimits {
             max_batch: within("record.max_batch", record.max_batch, 1, 65_536)?,

@@ -13,10 +13,11 @@ use peer::{
     credentials::check_private,
 };
 use proto::{
-    envelope::{Edition, MAX_LIFE, Roots},
+    envelope::{self, Edition, MAX_LIFE, Roots},
     identity::FederationDomain,
     member::Member,
     policy::Policy,
+    refusal::Object,
     suite::{SigningKey, Suite, VerifyingKey},
     time::UnixTime,
     trust::{Bundle, GatewayTrust, MemberTrust, TrustList, keys},
@@ -73,7 +74,7 @@ pub struct MemberSource {
 
 /// Signs a new edition of the trust list from its source. Returns its edition.
 ///
-/// The version is one more than that of the edition in `out`, or 1.
+/// The version is the time in seconds, or one more than that of the edition in `out` if that is later.
 pub fn sign_trust_list(
     source: &Path,
     roots: &[SigningKey],
@@ -86,7 +87,7 @@ pub fn sign_trust_list(
     let base = source.parent().unwrap_or(Path::new("."));
     let list = parsed.resolve(base).with_context(|| source.display().to_string())?;
     check_signers(&list.roots, roots)?;
-    let held = read_version(out, |bytes| Ok(TrustList::open_held(bytes)?.0))?;
+    let held = read_version(Object::TrustList, out)?;
     let edition = edition(held, now, life)?;
     let bytes = list.seal(edition, &roots.iter().collect::<Vec<_>>());
     // What we signed must open the way others open it.
@@ -106,7 +107,7 @@ pub fn sign_policy(
 ) -> Result<Edition> {
     Policy::from_toml(toml)?;
     check_signers(trusted, roots)?;
-    let held = read_version(out, |bytes| Ok(Policy::open(bytes, trusted)?.0))?;
+    let held = read_version(Object::Policy, out)?;
     let edition = edition(held, now, life)?;
     write_public(out, &Policy::seal(toml, edition, &roots.iter().collect::<Vec<_>>()))?;
     Ok(edition)
@@ -189,10 +190,13 @@ fn check_signers(roots: &Roots, signers: &[SigningKey]) -> Result<()> {
     Ok(())
 }
 
-/// The version of the edition that stands in a file; 0 if there is none.
-fn read_version(path: &Path, open: impl Fn(&[u8]) -> Result<Edition>) -> Result<u64> {
+/// The version of the edition that stands in a file, whoever signed it; 0 if there is none.
+fn read_version(object: Object, path: &Path) -> Result<u64> {
     match fs::read(path) {
-        Ok(bytes) => Ok(open(&bytes).with_context(|| path.display().to_string())?.version),
+        Ok(bytes) => match envelope::read_edition(object, &bytes) {
+            Ok(edition) => Ok(edition.version),
+            Err(refusal) => bail!("{}: {refusal}", path.display()),
+        },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
@@ -202,5 +206,7 @@ fn edition(held: u64, now: UnixTime, life: Duration) -> Result<Edition> {
     if life > MAX_LIFE {
         bail!("a document lives {} days at most", MAX_LIFE.as_secs() / 86_400);
     }
-    Ok(Edition { version: held + 1, issued_at: now, expires_at: now.plus(life) })
+    // Above the one before it; and by the clock, so that whoever lost the one before it does not go backwards.
+    let version = now.as_secs().max(held + 1);
+    Ok(Edition { version, issued_at: now, expires_at: now.plus(life) })
 }

@@ -3,7 +3,7 @@
 //! Consent and policy come before anything is asked of home; recognition comes after, because the policy changes on its
 //! own. Upholds I1, I2, I3, I5, I8 by their order here.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use peer::{serve::Standing, trust::Trust};
 use proto::{
@@ -14,7 +14,7 @@ use proto::{
     member::Member,
     policy::Judgement,
     random::{self, Random},
-    refusal::{Blame, Object, Reason, Refusal},
+    refusal::{Reason, Refusal},
     suite::sha256,
     terms::Scope,
     time::UnixTime,
@@ -33,6 +33,9 @@ use crate::{
     redemption::{Claim, Redemptions},
     route::Routes,
 };
+
+/// A caller that leaves home less than this is not in time whatever home does.
+const MIN_LOOKUP: Duration = Duration::from_millis(20);
 
 /// What all exchanges share.
 #[derive(Debug)]
@@ -73,8 +76,11 @@ impl Exchange {
         let mut claim = None;
         let found = self.find(&query, &token, trust, now, deadline, &mut entry, &mut claim).await;
         entry.ending = ending(&found);
-        let durable = self.record.close(home, entry.clone(), claim.clone()).await;
-        if let Some(claim) = claim.filter(|_| durable.is_err() || !discloses(&found)) {
+        // A one-use consent that nothing came of is not used up: neither on disk nor here.
+        let spent = discloses(&found);
+        let committed = claim.clone().filter(|claim| spent || !claim.is_once());
+        let durable = self.record.close(home, entry.clone(), committed).await;
+        if let Some(claim) = claim.filter(|claim| claim.is_once() && (durable.is_err() || !spent)) {
             self.redemptions.release(&claim);
         }
         let answered = durable.and(found).map(|(finding, granted)| {
@@ -148,24 +154,30 @@ impl Exchange {
             exchange_id: exchange_id.to_vec(),
         };
         let started = Instant::now();
-        let answer = client.lookup(request, deadline).await;
+        if deadline.saturating_duration_since(started) < MIN_LOOKUP {
+            return Err(Refusal::new(Reason::DeadlineExceeded));
+        }
+        let known = client.known_head();
+        let answer = client.lookup(&query.caller, request, deadline).await;
         self.metrics.looked_up(home, started.elapsed());
         match answer {
             Ok(HomeAnswer::Unknown) => Ok(Finding::Unstated(Judgement::UnknownTraveler)),
             Ok(HomeAnswer::Statement(bytes)) => {
-                let found = Finding::of_statement(bytes, token, granted, &trust.list, &trust.policy, now);
+                let found = Finding::of_statement(bytes, token, granted, &trust.list, &trust.policy, now)
+                    .and_then(|finding| finding.not_older_than(known));
+                if let Ok(Finding::Stated { statement, .. }) = &found {
+                    client.note_head(statement.status().head);
+                }
                 Ok(found.unwrap_or_else(|refusal| {
                     warn!(%home, %refusal, "home's statement is not valid");
                     self.metrics.home_failed(home, "invalid_statement");
                     Finding::Unstated(Judgement::HomeUnreachable)
                 }))
             }
-            Err(HomeFailure::Refused(reason)) if is_homes_to_say(reason) => {
-                Err(Refusal::of(Object::Token, reason).blaming(Blame::Home))
-            }
+            Err(HomeFailure::Refused(refusal)) if is_homes_to_say(refusal.reason()) => Err(refusal),
             Err(failure) => {
-                if let HomeFailure::Refused(reason) = failure {
-                    warn!(%home, ?reason, "home refused what was verified here");
+                if let HomeFailure::Refused(refusal) = &failure {
+                    warn!(%home, %refusal, "home refused what was verified here");
                 }
                 self.metrics.home_failed(home, failure.word());
                 Ok(Finding::Unstated(Judgement::HomeUnreachable))
@@ -176,7 +188,7 @@ impl Exchange {
 
     fn count_unsubstantiated(&self, home: Member, finding: &Finding) {
         if let Judgement::Unsubstantiated(authority) = finding.judgement() {
-            self.metrics.unsubstantiated(home, authority.as_ref());
+            self.metrics.unsubstantiated(home, authority.as_ref(), &self.standing.trust.current().policy);
         }
     }
 }

@@ -4,24 +4,31 @@
 //! What a node says in an error is read for its reason alone; its words go no further.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
-use peer::{dial, serve::Standing, verifier::Expected};
+use peer::{
+    admission::{Admission, AdmissionLimits},
+    dial,
+    serve::Standing,
+    verifier::Expected,
+};
 use proto::{
     contract::province::{LookupRequest, lookup_response, province_service_client::ProvinceServiceClient},
+    identity::PeerId,
     member::Member,
     refusal::{Reason, Refusal},
+    statement::LogHead,
 };
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Status, transport::Channel};
 use tracing::debug;
 
-use crate::resilience::{CircuitBreaker, RetryBudget};
+use crate::resilience::{CircuitBreaker, Leave, RetryBudget};
 
 /// Bounds on calls to one member.
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +39,18 @@ pub struct MemberLimits {
     pub attempt_timeout: Duration,
     /// How many lookups may be under way.
     pub max_in_flight: usize,
+    /// How many of them for one caller: nobody can take a member from everybody.
+    pub max_in_flight_per_caller: usize,
 }
 
 impl Default for MemberLimits {
     fn default() -> Self {
-        Self { timeout: Duration::from_millis(800), attempt_timeout: Duration::from_millis(350), max_in_flight: 256 }
+        Self {
+            timeout: Duration::from_millis(800),
+            attempt_timeout: Duration::from_millis(350),
+            max_in_flight: 256,
+            max_in_flight_per_caller: 64,
+        }
     }
 }
 
@@ -53,14 +67,14 @@ pub(crate) enum HomeAnswer {
 }
 
 /// Why home said nothing that counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HomeFailure {
     /// The breaker is open.
     BreakerOpen,
     /// Too many lookups under way already.
     Busy,
     /// Home refused the lookup for this documented reason.
-    Refused(Reason),
+    Refused(Refusal),
     /// It took too long.
     Timeout,
     /// The connection failed, or the node did.
@@ -69,7 +83,7 @@ pub(crate) enum HomeFailure {
 
 impl HomeFailure {
     /// The word in metrics.
-    pub(crate) const fn word(self) -> &'static str {
+    pub(crate) const fn word(&self) -> &'static str {
         match self {
             Self::BreakerOpen => "breaker_open",
             Self::Busy => "busy",
@@ -80,10 +94,10 @@ impl HomeFailure {
     }
 
     /// Whether another attempt could go better.
-    const fn is_worth_a_retry(self) -> bool {
+    const fn is_worth_a_retry(&self) -> bool {
         match self {
-            Self::BreakerOpen | Self::Timeout | Self::Transport => true,
-            Self::Busy | Self::Refused(_) => false,
+            Self::Timeout | Self::Transport => true,
+            Self::BreakerOpen | Self::Busy | Self::Refused(_) => false,
         }
     }
 }
@@ -93,9 +107,10 @@ impl HomeFailure {
 pub(crate) struct MemberClient {
     endpoints: Vec<Endpoint>,
     next: AtomicUsize,
-    in_flight: Semaphore,
+    in_flight: Admission,
     retries: RetryBudget,
     limits: MemberLimits,
+    known: Mutex<Option<LogHead>>,
 }
 
 #[derive(Debug)]
@@ -120,16 +135,25 @@ impl MemberClient {
         Ok(Self {
             endpoints: endpoints.collect::<Result<_, tonic::transport::Error>>()?,
             next: AtomicUsize::new(0),
-            in_flight: Semaphore::new(limits.max_in_flight),
+            in_flight: Admission::new(AdmissionLimits {
+                max_in_flight: limits.max_in_flight,
+                max_in_flight_per_caller: limits.max_in_flight_per_caller,
+            }),
+            known: Mutex::default(),
             retries: RetryBudget::new(),
             limits,
         })
     }
 
-    /// Asks home, at the latest until `deadline`.
-    pub(crate) async fn lookup(&self, request: LookupRequest, deadline: Instant) -> Result<HomeAnswer, HomeFailure> {
+    /// Asks home for a caller, at the latest until `deadline`.
+    pub(crate) async fn lookup(
+        &self,
+        caller: &PeerId,
+        request: LookupRequest,
+        deadline: Instant,
+    ) -> Result<HomeAnswer, HomeFailure> {
         let deadline = deadline.min(Instant::now() + self.limits.timeout);
-        let _place = self.in_flight.try_acquire().map_err(|_| HomeFailure::Busy)?;
+        let _place = self.in_flight.admit(caller).map_err(|_| HomeFailure::Busy)?;
         self.retries.earn();
         let first = self.attempt(request.clone(), deadline).await;
         match first {
@@ -143,8 +167,9 @@ impl MemberClient {
 
     /// One attempt, at the next endpoint whose breaker lets it.
     async fn attempt(&self, request: LookupRequest, deadline: Instant) -> Result<HomeAnswer, HomeFailure> {
-        let endpoint = self.pick().ok_or(HomeFailure::BreakerOpen)?;
-        let attempt_deadline = deadline.min(Instant::now() + self.limits.attempt_timeout);
+        let (endpoint, leave) = self.pick().ok_or(HomeFailure::BreakerOpen)?;
+        let full_deadline = Instant::now() + self.limits.attempt_timeout;
+        let attempt_deadline = deadline.min(full_deadline);
         let mut client =
             ProvinceServiceClient::new(endpoint.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
         let answer = match timeout_at(attempt_deadline, client.lookup(request)).await {
@@ -157,28 +182,44 @@ impl MemberClient {
             },
         };
         match answer {
-            Err(HomeFailure::Timeout | HomeFailure::Transport) => endpoint.breaker.failed(Instant::now()),
+            // A caller in a hurry says nothing about the node.
+            Err(HomeFailure::Timeout) if attempt_deadline < full_deadline => {}
+            Err(HomeFailure::Timeout | HomeFailure::Transport) => endpoint.breaker.failed(leave, Instant::now()),
             Ok(_) | Err(_) => endpoint.breaker.succeeded(),
         }
         answer
     }
 
-    fn pick(&self) -> Option<&Endpoint> {
+    /// Where home's change log was last seen.
+    pub(crate) fn known_head(&self) -> Option<LogHead> {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of where home's change log stands. Within an epoch it only moves forward.
+    pub(crate) fn note_head(&self, head: LogHead) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none_or(|known| known.epoch != head.epoch || known.seq < head.seq) {
+            *known = Some(head);
+        }
+    }
+
+    fn pick(&self) -> Option<(&Endpoint, Leave)> {
         let now = Instant::now();
         let start = self.next.fetch_add(1, Ordering::Relaxed);
         let candidates = (0..self.endpoints.len()).map(|i| &self.endpoints[(start + i) % self.endpoints.len()]);
-        candidates.into_iter().find(|endpoint| endpoint.breaker.allows(now))
+        candidates.into_iter().find_map(|endpoint| Some((endpoint, endpoint.breaker.leave(now)?)))
     }
 }
 
 /// A black-holed connection shows as Cancelled, then Unavailable or Unknown; whatever has no documented reason of ours is
 /// a failure of the way there, and so is a node that is overloaded or has lost its store.
 fn failure_of(status: &Status) -> HomeFailure {
-    match Refusal::reason_of(status) {
-        None | Some(Reason::Overloaded | Reason::StoreUnavailable | Reason::TrustExpired | Reason::Internal) => {
+    let Some(refusal) = Refusal::from_home(status) else { return HomeFailure::Transport };
+    match refusal.reason() {
+        Reason::Overloaded | Reason::StoreUnavailable | Reason::TrustExpired | Reason::Internal => {
             HomeFailure::Transport
         }
-        Some(Reason::DeadlineExceeded) => HomeFailure::Timeout,
-        Some(reason) => HomeFailure::Refused(reason),
+        Reason::DeadlineExceeded => HomeFailure::Timeout,
+        _ => HomeFailure::Refused(refusal),
     }
 }

@@ -1,11 +1,7 @@
 //! The gateway's own metrics: `gateway_<noun>_{total,seconds}`. Labels are member, outcome, reason, kind; never a person,
 //! a handle or a token (I6).
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use opentelemetry::{
     KeyValue,
@@ -14,6 +10,7 @@ use opentelemetry::{
 use proto::{
     contract::recognition::Outcome,
     member::Member,
+    policy::Policy,
     refusal::{Reason, reason_name},
     statement::Authority,
 };
@@ -26,11 +23,7 @@ pub(crate) struct ExchangeMetrics {
     home: Histogram<f64>,
     home_failures: Counter<u64>,
     unsubstantiated: Counter<u64>,
-    authorities: Arc<Mutex<BTreeSet<String>>>,
 }
-
-/// Authorities that get a label of their own; a lying member must not be able to make labels without end.
-const MAX_AUTHORITIES: usize = 256;
 
 /// What the record counts.
 #[derive(Clone, Debug)]
@@ -57,7 +50,6 @@ impl ExchangeMetrics {
                 "gateway_unsubstantiated",
                 "Assignments no national rule supports, by home member and authority.",
             ),
-            authorities: Arc::default(),
         }
     }
 
@@ -78,16 +70,14 @@ impl ExchangeMetrics {
         self.home_failures.add(1, &[member(home), KeyValue::new("kind", kind)]);
     }
 
-    pub(crate) fn unsubstantiated(&self, home: Member, authority: Option<&Authority>) {
-        let authority = authority.map_or_else(|| "none".to_owned(), ToString::to_string);
-        let mut known = self.authorities.lock().unwrap_or_else(PoisonError::into_inner);
-        let label = if known.contains(&authority) || known.len() < MAX_AUTHORITIES {
-            known.insert(authority.clone());
-            authority
-        } else {
-            "other".to_owned()
+    /// By authority where the policy knows its kind: a lying member must not be able to make labels, nor to write in them.
+    pub(crate) fn unsubstantiated(&self, home: Member, authority: Option<&Authority>, policy: &Policy) {
+        let authority = match authority {
+            None => "none".to_owned(),
+            Some(authority) if policy.knows_authority(authority.kind()) => authority.to_string(),
+            Some(authority) => format!("{}/unlisted", authority.member()),
         };
-        self.unsubstantiated.add(1, &[member(home), KeyValue::new("authority", label)]);
+        self.unsubstantiated.add(1, &[member(home), KeyValue::new("authority", authority)]);
     }
 }
 

@@ -18,7 +18,7 @@ use rcgen::{
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, date_time_ymd,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use x509_parser::prelude::FromDer;
+use x509_parser::{extensions::ParsedExtension, prelude::FromDer};
 
 /// How long a CA lives.
 pub const CA_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -63,6 +63,24 @@ impl Authority {
         let read = |path: &Path| fs::read_to_string(path).with_context(|| path.display().to_string());
         let key = KeyPair::from_pem(&read(key)?).with_context(|| format!("{}: not a private key", key.display()))?;
         Ok(Self { realm, domain: domain.clone(), certificate: read(certificate)?, key })
+    }
+
+    /// Whether a leaf names this CA's key as its issuer's (RFC 5280 §4.2.1.1). A CA made anew has another key.
+    pub fn issued(&self, leaf: &Path) -> bool {
+        let own = der(&self.certificate).ok().and_then(|der| {
+            key_id(&der, |e| match e {
+                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+                _ => None,
+            })
+        });
+        let read = fs::read_to_string(leaf).ok().and_then(|pem| der(&pem).ok());
+        let named = read.and_then(|der| {
+            key_id(&der, |e| match e {
+                ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
+                _ => None,
+            })
+        });
+        own.is_some() && own == named
     }
 
     /// The CA's own certificate, PEM.
@@ -128,6 +146,11 @@ pub fn expires_at(pem: &Path) -> Result<UnixTime> {
     let der = CertificateDer::from_pem_slice(&bytes).with_context(context)?;
     let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&der).with_context(context)?;
     Ok(UnixTime::from_secs(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0)))
+}
+
+fn key_id(der: &[u8], of: impl Fn(&ParsedExtension<'_>) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).ok()?;
+    certificate.extensions().iter().find_map(|extension| of(extension.parsed_extension()))
 }
 
 /// The DER of a PEM certificate.

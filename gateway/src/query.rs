@@ -9,7 +9,7 @@ use proto::{
     refusal::{Reason, Refusal},
     terms::{Purpose, Scope},
     trust::TrustList,
-    venue::{VenueError, VenueId},
+    venue::{VenueError, VenueId, has_long_number},
 };
 
 /// The longest a staff id may be, in bytes.
@@ -46,7 +46,10 @@ impl Query {
         };
         let staff_id = (!request.staff_id.is_empty()).then_some(request.staff_id);
         if staff_id.as_ref().is_some_and(|id| !is_staff_id(id)) {
-            return Err(Refusal::field("staff_id", "1 to 32 characters of A-Z, a-z, 0-9, '.', '_' and '-'"));
+            return Err(Refusal::field(
+                "staff_id",
+                "1 to 32 characters of A-Z, a-z, 0-9, '.', '_' and '-', no 11 digits in a row",
+            ));
         }
         if request.token.is_empty() {
             return Err(Refusal::missing("token"));
@@ -118,5 +121,6 @@ fn parse_scope(bits: u32) -> Result<Scope, Refusal> {
 
 fn is_staff_id(text: &str) -> bool {
     text.len() <= MAX_STAFF_ID_BYTES
+        && !has_long_number(text)
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }

@@ -7,8 +7,8 @@ use proto::{
     },
     member::Member,
     policy::{Judgement, Policy, Text},
-    refusal::Refusal,
-    statement::{Statement, Status, UnverifiedStatement},
+    refusal::{Object, Refusal},
+    statement::{LogHead, Statement, Status, UnverifiedStatement},
     terms::{Level, Scope},
     time::UnixTime,
     token::ConsentToken,
@@ -50,6 +50,20 @@ impl Finding {
         statement.check_scope(granted)?;
         let judgement = policy.judge(statement.status());
         Ok(Self::Stated { bytes, statement: Box::new(statement), judgement })
+    }
+
+    /// Refuses a statement from before what was known of home's change log when home was asked (I4).
+    pub(crate) fn not_older_than(self, known: Option<LogHead>) -> Result<Self, Refusal> {
+        match (&self, known) {
+            (Self::Stated { statement, .. }, Some(known)) => {
+                let head = statement.status().head;
+                if head.epoch == known.epoch && head.seq < known.seq {
+                    return Err(Refusal::malformed(Object::Statement, "it is older than what is known"));
+                }
+                Ok(self)
+            }
+            _ => Ok(self),
+        }
     }
 
     /// What it came to.

@@ -10,10 +10,11 @@ mod store;
 use std::{path::Path, thread, time::Duration};
 
 use opentelemetry::KeyValue;
+use peer::serve::Impaired;
 use proto::{
     member::Member,
     refusal::{Reason, Refusal},
-    time::{Clock, UnixTime},
+    time::Clock,
 };
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -66,13 +67,14 @@ impl Record {
         limits: RecordLimits,
         clock: Arc<dyn Clock>,
         metrics: RecordMetrics,
+        impaired: Impaired,
     ) -> Result<(Self, Writer, Vec<Claim>), StoreError> {
         let store = Store::open(&dir.join("record.redb"), limits.max_refusals)?;
         let claims = store.live_redemptions(clock.now())?;
         let (queue, items) = mpsc::channel(limits.max_waiting);
         let writer = thread::Builder::new()
             .name("record".into())
-            .spawn(move || write(store, items, limits.max_batch, &*clock, &metrics))
+            .spawn(move || write(store, items, limits.max_batch, &*clock, &metrics, &impaired))
             .map_err(StoreError::Thread)?;
         Ok((Self { queue }, Writer(writer), claims))
     }
@@ -90,8 +92,10 @@ impl Record {
 
     /// Notes a refusal before any token verified. It says nothing of anybody, so nobody waits for it.
     pub(crate) fn note(&self, refusal: RefusalEntry) {
-        // Under a flood the note is dropped; the refusal is still counted.
-        let _ = self.queue.try_send(Item::Refusal(refusal));
+        // Under a flood notes give way to exchanges and are dropped; the refusal is still counted.
+        if self.queue.capacity() * 2 > self.queue.max_capacity() {
+            let _ = self.queue.try_send(Item::Refusal(refusal));
+        }
     }
 }
 
@@ -111,6 +115,7 @@ fn write(
     max_batch: usize,
     clock: &dyn Clock,
     metrics: &RecordMetrics,
+    impaired: &Impaired,
 ) {
     let mut batch = Vec::with_capacity(max_batch);
     let mut failing = false;
@@ -123,6 +128,7 @@ fn write(
                 metrics.records.add(batch.len() as u64, &[]);
                 if failing {
                     info!("the access record is durable again");
+                    impaired.set(false);
                 }
                 failing = false;
             }
@@ -131,6 +137,7 @@ fn write(
                 metrics.failures.add(1, &[KeyValue::new("reason", error.word())]);
                 if !failing {
                     error!(%error, "the access record cannot be written: no answers until it can");
+                    impaired.set(true);
                 }
                 failing = true;
                 thread::sleep(Duration::from_millis(20));
@@ -158,9 +165,4 @@ impl Item {
             Self::Refusal(refusal) => Row::Refusal(refusal),
         }
     }
-}
-
-/// The clock's time as a record carries it.
-pub(crate) fn stamp(now: UnixTime) -> u64 {
-    now.as_secs()
 }

@@ -31,6 +31,11 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
+    /// Whether it is of a one-use consent.
+    pub(crate) fn is_once(&self) -> bool {
+        self.once
+    }
+
     /// A claim as it was committed.
     pub(crate) fn committed(id: ProofId, venue: VenueId, until: UnixTime) -> Self {
         // Whether it was once does not matter any more: proofs and one-use tokens never share an id.
@@ -63,7 +68,8 @@ impl Redemptions {
         Self { max_live, venue_binding_required, live: Mutex::new(live) }
     }
 
-    /// Claims what this use takes. `None` if it takes nothing, or the same venue has it already.
+    /// Claims what this use takes; `None` if it takes nothing. A venue that has it already gets the same claim again: the
+    /// exchange that claimed it first may never have been committed.
     pub(crate) fn claim(&self, taking: &Taking, venue: &Arc<VenueId>, now: UnixTime) -> Result<Option<Claim>, Refusal> {
         let (id, until, once) = match *taking {
             Taking::Nothing => return Ok(None),
@@ -76,7 +82,9 @@ impl Redemptions {
         let mut live = self.lock();
         live.forget_before(now);
         match live.venues.get(&id) {
-            Some(holder) if !once && holder == venue => Ok(None),
+            Some(holder) if !once && holder == venue => {
+                Ok(Some(Claim { id, venue: venue.clone(), until: until.plus(CLOCK_LEEWAY), once }))
+            }
             Some(_) => {
                 let object = if once { Object::Token } else { Object::Proof };
                 Err(Refusal::of(object, Reason::AlreadyRedeemed))
@@ -92,10 +100,12 @@ impl Redemptions {
         }
     }
 
-    /// Gives a one-use claim back when nothing was disclosed for it. A proof stays with its venue: it may come again.
+    /// Gives a one-use claim back when nothing came of it and it was not committed.
     pub(crate) fn release(&self, claim: &Claim) {
-        if claim.once {
-            self.lock().venues.remove(&claim.id);
+        let mut live = self.lock();
+        live.venues.remove(&claim.id);
+        if let Some(ending) = live.by_end.get_mut(&claim.until) {
+            ending.retain(|id| *id != claim.id);
         }
     }
 
@@ -147,7 +157,9 @@ mod tests {
         let redemptions = Redemptions::new(10, false, vec![]);
         let (a, b) = (venue("a"), venue("b"));
         assert!(redemptions.claim(&first(1), &a, NOW).unwrap().is_some());
-        assert_eq!(redemptions.claim(&first(1), &a, NOW), Ok(None));
+        let again = redemptions.claim(&first(1), &a, NOW).unwrap();
+        assert!(again.is_some(), "it is committed again: the first exchange may have been cut off");
+        assert_eq!(redemptions.lock().by_end.values().flatten().count(), 1);
         assert_eq!(reason(redemptions.claim(&first(1), &b, NOW)), Some(Reason::AlreadyRedeemed));
         assert_eq!(redemptions.claim(&Taking::Nothing, &b, NOW), Ok(None));
     }

@@ -41,11 +41,27 @@ impl RetryBudget {
 #[derive(Debug, Default)]
 pub(crate) struct CircuitBreaker(Mutex<State>);
 
-#[derive(Debug, Default)]
-struct State {
-    failures: u32,
-    trips: u32,
-    open_until: Option<Instant>,
+#[derive(Debug)]
+enum State {
+    /// Calls go through; so many of the last ones failed in a row.
+    Closed { failures: u32 },
+    /// Calls do not, until then; it has tripped so many times in a row.
+    Open { until: Instant, trips: u32 },
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Closed { failures: 0 }
+    }
+}
+
+/// Leave to make one call, to be given back with its outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// As usual.
+    Usual,
+    /// The one call that finds out whether the endpoint is back.
+    Probe,
 }
 
 impl CircuitBreaker {
@@ -53,30 +69,38 @@ impl CircuitBreaker {
     const FIRST_PAUSE: Duration = Duration::from_millis(500);
     const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-    /// Whether a call may be made now. After a pause one call is let through, and the next pause begins unless it succeeds.
-    pub(crate) fn allows(&self, now: Instant) -> bool {
+    /// Leave to call now. After a pause one probe is let through, and the next pause begins unless it succeeds.
+    pub(crate) fn leave(&self, now: Instant) -> Option<Leave> {
         let mut state = self.lock();
-        match state.open_until {
-            None => true,
-            Some(until) if now < until => false,
-            Some(_) => {
-                state.open_until = Some(now + pause(state.trips));
-                true
+        match *state {
+            State::Closed { .. } => Some(Leave::Usual),
+            State::Open { until, .. } if now < until => None,
+            State::Open { trips, .. } => {
+                // A probe that is never heard of again is followed by another after the pause.
+                *state = State::Open { until: now + pause(trips), trips };
+                Some(Leave::Probe)
             }
         }
     }
 
+    /// The call was answered.
     pub(crate) fn succeeded(&self) {
         *self.lock() = State::default();
     }
 
-    pub(crate) fn failed(&self, now: Instant) {
+    /// The call was not. Calls that were under way when the breaker tripped say nothing new.
+    pub(crate) fn failed(&self, leave: Leave, now: Instant) {
         let mut state = self.lock();
-        state.failures += 1;
-        if state.failures >= Self::FAILURES {
-            state.trips += 1;
-            state.open_until = Some(now + pause(state.trips));
-        }
+        *state = match (&*state, leave) {
+            (State::Closed { failures }, _) if failures + 1 < Self::FAILURES => {
+                State::Closed { failures: failures + 1 }
+            }
+            (State::Closed { .. }, _) => State::Open { until: now + pause(1), trips: 1 },
+            (State::Open { trips, .. }, Leave::Probe) => {
+                State::Open { until: now + pause(trips + 1), trips: trips + 1 }
+            }
+            (State::Open { .. }, Leave::Usual) => return,
+        };
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -104,18 +128,25 @@ mod tests {
     #[test]
     fn the_breaker_opens_probes_and_closes() {
         let (breaker, start) = (CircuitBreaker::default(), Instant::now());
-        (0..4).for_each(|_| breaker.failed(start));
-        assert!(breaker.allows(start));
-        breaker.failed(start);
-        assert!(!breaker.allows(start));
+        (0..4).for_each(|_| breaker.failed(Leave::Usual, start));
+        assert_eq!(breaker.leave(start), Some(Leave::Usual));
+        breaker.failed(Leave::Usual, start);
+        assert_eq!(breaker.leave(start), None);
         let later = start + CircuitBreaker::FIRST_PAUSE;
-        assert!(breaker.allows(later), "one probe");
-        assert!(!breaker.allows(later), "and no second one");
-        breaker.failed(later);
-        assert!(!breaker.allows(later + CircuitBreaker::FIRST_PAUSE), "the pause has doubled");
-        assert!(breaker.allows(later + 2 * CircuitBreaker::FIRST_PAUSE));
+        assert_eq!(breaker.leave(later), Some(Leave::Probe));
+        assert_eq!(breaker.leave(later), None, "one probe at a time");
+        breaker.failed(Leave::Probe, later);
+        assert_eq!(breaker.leave(later + CircuitBreaker::FIRST_PAUSE), None, "the pause has doubled");
+        assert_eq!(breaker.leave(later + 2 * CircuitBreaker::FIRST_PAUSE), Some(Leave::Probe));
         breaker.succeeded();
-        assert!(breaker.allows(later));
+        assert_eq!(breaker.leave(later), Some(Leave::Usual));
         assert_eq!(pause(99), CircuitBreaker::LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn many_calls_that_fail_together_are_one_trip() {
+        let (breaker, start) = (CircuitBreaker::default(), Instant::now());
+        (0..256).for_each(|_| breaker.failed(Leave::Usual, start));
+        assert_eq!(breaker.leave(start + CircuitBreaker::FIRST_PAUSE), Some(Leave::Probe));
     }
 }

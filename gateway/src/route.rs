@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use peer::{serve::Standing, trust::Trust};
-use proto::member::Member;
+use proto::{member::Member, trust::MemberTrust};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -20,7 +20,7 @@ pub(crate) struct Routes {
 
 #[derive(Clone, Debug)]
 struct Route {
-    endpoints: Vec<String>,
+    trust: MemberTrust,
     client: Arc<MemberClient>,
 }
 
@@ -49,19 +49,19 @@ impl Routes {
         }
     }
 
-    /// Members whose endpoints have not changed keep their connections.
+    /// Members of whom nothing has changed keep their connections; the others' are given up with all that hung on them.
     fn refresh(&self, trust: &Trust) {
         let old = self.clients.load();
         let mut clients = HashMap::new();
         for (member, entry) in &trust.list.members {
-            let kept = old.get(member).filter(|route| route.endpoints == entry.endpoints);
+            let kept = old.get(member).filter(|route| route.trust == *entry);
             let client = match kept {
                 Some(route) => Ok(route.client.clone()),
                 None => MemberClient::new(*member, &entry.endpoints, &self.standing, self.limits).map(Arc::new),
             };
             match client {
                 Ok(client) => {
-                    clients.insert(*member, Route { endpoints: entry.endpoints.clone(), client });
+                    clients.insert(*member, Route { trust: entry.clone(), client });
                 }
                 Err(error) => warn!(%member, %error, "the member's endpoints cannot be dialled"),
             }

@@ -1,14 +1,15 @@
 //! The gateway as one thing that starts and stops: the same entry for `main`, the tests and the one-machine federation.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use peer::{
     access::{Access, Rule},
     admission::Admission,
     credentials::{CredentialError, Credentials},
     edge::Edge,
+    files,
     metrics::{CallMetrics, Metrics, MetricsError},
-    serve::{Listeners, ServeError, Service, Standing, serve},
+    serve::{Impaired, Listeners, ServeError, Service, Standing, serve},
     trust::{TrustError, TrustStore},
 };
 use proto::{
@@ -16,6 +17,7 @@ use proto::{
     time::Clock,
 };
 use thiserror::Error;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes as GrpcRoutes;
 use tracing::info;
@@ -31,6 +33,9 @@ use crate::{
 };
 
 const RECOGNITION: &str = "tongxing.recognition.v1.RecognitionService";
+
+/// How long the record's writer has to end once the server has; with the server's own grace the stop stays under 5 s.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Why the gateway does not start or did not end well.
 #[derive(Debug, Error)]
@@ -69,20 +74,22 @@ pub struct Gateway {
     exchange: Arc<Exchange>,
     routes: Arc<Routes>,
     writer: Writer,
+    impaired: Impaired,
 }
 
 impl Gateway {
     /// Reads what it trusts and who it is, and opens its record. Nothing listens yet.
     pub fn open(config: Config, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Result<Self, GatewayError> {
-        create_private_dir(&config.data_dir)
+        files::create_private_dir(&config.data_dir)
             .map_err(|error| GatewayError::DataDir { path: config.data_dir.clone(), error })?;
         let trust = TrustStore::open(config.trust.clone(), clock.clone())?;
         let credentials = Credentials::open(config.credentials.clone(), &config.domain)?;
         let standing = Standing { trust, credentials };
         let metrics = Metrics::new()?;
         let meter = metrics.meter();
+        let impaired = Impaired::default();
         let (record, writer, claims) =
-            Record::open(&config.data_dir, config.limits.record, clock, RecordMetrics::new(&meter))
+            Record::open(&config.data_dir, config.limits.record, clock, RecordMetrics::new(&meter), impaired.clone())
                 .map_err(|error| GatewayError::Record(error.to_string()))?;
         let redemptions = Redemptions::new(config.limits.max_redemptions, config.replicas > 1, claims);
         let routes = Arc::new(Routes::new(standing.clone(), config.limits.member));
@@ -94,12 +101,12 @@ impl Gateway {
             metrics: ExchangeMetrics::new(&meter),
             random,
         };
-        Ok(Self { config, standing, metrics, exchange: Arc::new(exchange), routes, writer })
+        Ok(Self { config, standing, metrics, exchange: Arc::new(exchange), routes, writer, impaired })
     }
 
     /// Serves until `shutdown`; returns when everything on record is durable.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<(), GatewayError> {
-        let Self { config, standing, metrics, exchange, routes, writer } = self;
+        let Self { config, standing, metrics, exchange, routes, writer, impaired } = self;
         let limits = config.limits;
         info!(id = %standing.credentials.id(), members = standing.trust.current().list.members.len(), "gateway serves");
         let following = tokio::spawn(routes.follow(shutdown.clone()));
@@ -116,6 +123,7 @@ impl Gateway {
                 blame: Blame::Gateway,
                 metrics: CallMetrics::new(&metrics, ["tongxing.recognition.v1.RecognitionService/Recognize"]),
             },
+            impaired: impaired.clone(),
             accept: limits.accept,
             max_streams_per_connection: limits.max_streams_per_connection,
             reload_every: limits.reload_every,
@@ -123,15 +131,12 @@ impl Gateway {
         let served = serve(listeners, standing, service, metrics, shutdown).await;
         following.abort();
         drop(exchange);
-        // The last sender goes with the server; what it queued is committed before this returns.
-        let written = tokio::task::spawn_blocking(move || writer.join()).await;
+        // The last sender goes with the last exchange; what they queued is committed before this returns.
+        let written = timeout(FLUSH, tokio::task::spawn_blocking(move || writer.join())).await;
         served?;
-        written.map_err(|error| GatewayError::Record(error.to_string()))
+        match written {
+            Ok(joined) => joined.map_err(|error| GatewayError::Record(error.to_string())),
+            Err(_) => Err(GatewayError::Record("exchanges were still under way when the gateway stopped".into())),
+        }
     }
-}
-
-/// Makes a directory that its owner alone can look into.
-fn create_private_dir(path: &PathBuf) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use peer::{caller, edge::Deadline};
+use peer::{admission::Place, caller, edge::Deadline};
 use proto::{
     contract::recognition::{RecognizeRequest, RecognizeResponse, recognition_service_server::RecognitionService},
-    refusal::Refusal,
+    refusal::{Reason, Refusal},
 };
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
+use tracing::error;
 
 use crate::{exchange::Exchange, query::Query};
 
@@ -31,8 +32,18 @@ impl Recognition {
         let trust = self.0.trust()?;
         let caller = caller(&request)?.clone();
         let deadline = request.extensions().get::<Deadline>().map_or_else(Instant::now, |deadline| deadline.0);
+        let place = request.extensions().get::<Place>().cloned();
         let query = Query::parse(request.into_inner(), &caller, &trust.list)
             .inspect_err(|refusal| self.0.metrics.refused(refusal.reason()))?;
-        self.0.run(query, &trust, deadline.checked_sub(RESERVE).unwrap_or(deadline)).await
+        let exchange = self.0.clone();
+        // In a task of its own: a caller that goes away does not take the record with it. It keeps its place till the end.
+        let running = tokio::spawn(async move {
+            let _place = place;
+            exchange.run(query, &trust, deadline.checked_sub(RESERVE).unwrap_or(deadline)).await
+        });
+        running.await.unwrap_or_else(|error| {
+            error!(%error, "an exchange failed");
+            Err(Refusal::new(Reason::Internal))
+        })
     }
 }

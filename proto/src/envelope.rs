@@ -119,6 +119,11 @@ pub(crate) fn open_unsigned(object: Object, bytes: &[u8]) -> Result<(Edition, Va
     read_payload(object, &parse(object, bytes)?)
 }
 
+/// The edition a document claims, whoever signed it: to make the next one.
+pub fn read_edition(object: Object, bytes: &[u8]) -> Result<Edition, Refusal> {
+    Ok(open_unsigned(object, bytes)?.0)
+}
+
 fn read_payload(object: Object, document: &CoseSign) -> Result<(Edition, Value), Refusal> {
     let payload = document.payload.as_deref().unwrap_or_default();
     let mut fields = Fields::open(object, cbor::decode(object, payload, MAX_DOCUMENT_BYTES)?)?;

@@ -205,7 +205,8 @@ impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.role {
             Role::Venue(venue) => write!(f, "{}/venue/{}/{}", self.realm, venue.category(), venue.name()),
-            Role::Backend(name) | Role::Feed(name) | Role::Gateway(name) | Role::Node(name) | Role::Operator(name) => {
+            Role::Gateway(name) => write!(f, "{}/replica/{name}", self.realm),
+            Role::Backend(name) | Role::Feed(name) | Role::Node(name) | Role::Operator(name) => {
                 write!(f, "{}/{}/{name}", self.realm, self.role.word())
             }
         }

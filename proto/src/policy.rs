@@ -220,6 +220,11 @@ impl Policy {
         }
     }
 
+    /// Whether the policy lists this kind of authority.
+    pub fn knows_authority(&self, kind: &str) -> bool {
+        self.authorities.contains_key(kind)
+    }
+
     /// A rule by its id.
     pub fn rule(&self, id: &str) -> Option<&Rule> {
         self.rules.get(id)

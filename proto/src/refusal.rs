@@ -47,6 +47,17 @@ pub enum Object {
 }
 
 impl Object {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::ConsentRequest,
+        Self::Policy,
+        Self::Presentation,
+        Self::Proof,
+        Self::Statement,
+        Self::Token,
+        Self::TrustList,
+    ];
+
     /// The word in metadata.
     pub const fn word(self) -> &'static str {
         match self {
@@ -157,6 +168,23 @@ impl Refusal {
     pub fn reason_of(status: &Status) -> Option<Reason> {
         let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
         Reason::from_str_name(&format!("ERROR_REASON_{}", info.reason))
+    }
+
+    /// Reads a home member's refusal: its reason, and of its metadata what can only be a number or a known word. Whatever
+    /// else came with it is another party's and goes no further.
+    pub fn from_home(status: &Status) -> Option<Self> {
+        let reason = Self::reason_of(status)?;
+        let metadata = status.get_details_error_info()?.metadata;
+        let mut refusal = Self::new(reason).blaming(Blame::Home);
+        if let Some(object) =
+            Object::ALL.iter().find(|object| metadata.get("object").is_some_and(|o| o == object.word()))
+        {
+            refusal = refusal.with("object", object.word());
+        }
+        if let Some(seconds) = metadata.get("seconds").and_then(|seconds| seconds.parse::<u64>().ok()) {
+            refusal = refusal.with("seconds", seconds);
+        }
+        Some(refusal)
     }
 
     fn source(&self) -> &'static str {
@@ -307,6 +335,18 @@ mod tests {
         assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "token");
         assert!(Refusal::new(Reason::Overloaded).to_status().get_details_retry_info().is_some());
         assert!(status.get_details_retry_info().is_none());
+    }
+
+    #[test]
+    fn of_homes_words_only_numbers_and_known_words_go_on() {
+        let refusal = Refusal::of(Object::Proof, Reason::Expired).with("seconds", 61).with("name", "somebody");
+        let relayed = Refusal::from_home(&refusal.to_status()).unwrap();
+        assert_eq!((relayed.reason(), relayed.blame()), (Reason::Expired, Blame::Home));
+        assert_eq!((relayed.metadata("object"), relayed.metadata("seconds")), (Some("proof"), Some("61")));
+        assert_eq!(relayed.metadata("name"), None);
+        let lie = Refusal::new(Reason::Expired).with("seconds", "a name").with("object", "a person");
+        let relayed = Refusal::from_home(&lie.to_status()).unwrap();
+        assert_eq!((relayed.metadata("object"), relayed.metadata("seconds")), (None, None));
     }
 
     #[test]

@@ -27,7 +27,9 @@ pub enum VenueError {
     #[error("the venue's member is not known")]
     Member(#[from] UnknownMember),
     /// The form is wrong.
-    #[error("a venue is <member>/<category>/<name>, the name of a-z, 0-9 and inner '-', at most 40 bytes in all")]
+    #[error(
+        "a venue is <member>/<category>/<name>, the name of a-z, 0-9 and inner '-', no 11 digits in a row, at most 40 bytes in all"
+    )]
     Form,
 }
 
@@ -63,7 +65,7 @@ impl FromStr for VenueId {
         else {
             return Err(VenueError::Form);
         };
-        if !is_name(name) {
+        if !is_name(name) || has_long_number(name) {
             return Err(VenueError::Form);
         }
         Ok(Self { member: member.parse()?, category: category.parse()?, name: name.into() })
@@ -80,6 +82,12 @@ impl fmt::Debug for VenueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Whether a run of 11 digits or more stands in a text: as long as a phone number or an ID number. What callers may write
+/// into the gateway's records must not be able to carry one (I6).
+pub fn has_long_number(text: &str) -> bool {
+    text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() >= 11)
 }
 
 /// Whether `text` may name a venue, backend, feed, operator, node or replica: 1 or more of a-z, 0-9 and inner hyphens.
@@ -107,15 +115,25 @@ mod tests {
         let longest = format!("44/station/{}", "a".repeat(40 - 11));
         assert_eq!(longest.parse::<VenueId>().unwrap().to_string().len(), 40);
         assert_eq!(format!("{longest}a").parse::<VenueId>(), Err(VenueError::Form));
+        assert!("44/station/n1234567890-2".parse::<VenueId>().is_ok(), "ten digits are no phone number");
     }
 
     #[test]
     fn refuses_what_is_not_one() {
         assert_eq!("99/station/x".parse::<VenueId>(), Err(VenueError::Member(UnknownMember)));
         assert!(matches!("44/castle/x".parse::<VenueId>(), Err(VenueError::Category(_))));
-        for text in
-            ["", "44", "44/station", "44/station/", "44/station/a/b", "44/station/A", "44/station/-a", "44/station/a b"]
-        {
+        for text in [
+            "",
+            "44",
+            "44/station",
+            "44/station/",
+            "44/station/a/b",
+            "44/station/A",
+            "44/station/-a",
+            "44/station/a b",
+            "44/station/110105194912310021",
+            "44/station/n13800138000",
+        ] {
             assert_eq!(text.parse::<VenueId>(), Err(VenueError::Form), "{text}");
         }
     }

@@ -1,5 +1,7 @@
 //! Properties of all signed objects: reading never panics, what was signed is what is read, and no change goes unseen.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 use std::time::Duration;
 
 use proptest::{collection::vec, option, prelude::*, sample::select};

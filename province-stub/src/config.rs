@@ -182,6 +182,7 @@ fn check_limits(path: &Path, limits: &RawLimits) -> Result<Limits, ConfigError> 
             handshake_timeout: lasts("limits.handshake_timeout", limits.handshake_timeout, minute)?,
             max_handshakes: within("limits.max_handshakes", limits.max_handshakes, 1, 65_536)?,
             max_connections: within("limits.max_connections", limits.max_connections, 1, 1 << 20)?,
+            ..AcceptLimits::default()
         },
         admission: AdmissionLimits {
             max_in_flight: within("limits.max_in_flight", limits.max_in_flight, 1, 1 << 20)?,

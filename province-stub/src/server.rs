@@ -1,14 +1,15 @@
 //! A node as one thing that starts and stops: the same entry for `main`, the tests and the one-machine federation.
 
-use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use peer::{
     access::{Access, Rule},
     admission::Admission,
     credentials::{CredentialError, Credentials},
     edge::Edge,
+    files,
     metrics::{CallMetrics, Metrics, MetricsError},
-    serve::{Listeners, ServeError, Service, Standing, serve},
+    serve::{Impaired, Listeners, ServeError, Service, Standing, serve},
     trust::{TrustError, TrustStore},
 };
 use proto::{
@@ -131,7 +132,7 @@ pub struct Handle {
 impl Node {
     /// Reads what it trusts, who it is and what it signs with, and opens its store. Nothing listens yet.
     pub async fn open(config: Config, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Result<Self, NodeError> {
-        create_private_dir(&config.data_dir)
+        files::create_private_dir(&config.data_dir)
             .map_err(|error| NodeError::DataDir { path: config.data_dir.clone(), error })?;
         let keys = Keys::load(&config.keys)?;
         let trust = TrustStore::open(config.trust.clone(), clock)?;
@@ -236,6 +237,7 @@ fn service(endpoint: Arc<Endpoint<SqliteStore>>, member: Member, limits: Limits,
             blame: Blame::Home,
             metrics: CallMetrics::new(metrics, methods),
         },
+        impaired: Impaired::default(),
         accept: limits.accept,
         max_streams_per_connection: limits.max_streams_per_connection,
         reload_every: limits.reload_every,
@@ -276,10 +278,4 @@ async fn sweep(home: Arc<Home<SqliteStore>>, clock: Arc<dyn Clock>) {
             }
         }
     }
-}
-
-/// Makes a directory that its owner alone can look into: it will hold people.
-fn create_private_dir(path: &PathBuf) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

@@ -73,7 +73,8 @@ impl Desk {
 
     /// A member's backend at its node.
     pub fn backend(&self, member: Member) -> Result<Backend> {
-        Backend::new(&self.standing(&self.layout.backend(member))?, member, &self.node_address(member)?)
+        let address = self.node_address(member)?;
+        Backend::new(&self.standing(&self.layout.backend(member))?, member, &address)
     }
 
     /// A member's operator at its node.
@@ -100,6 +101,8 @@ impl Desk {
     pub fn node_address(&self, member: Member) -> Result<String> {
         let nodes = &self.prepared.addresses.nodes;
         let pair = nodes.get(&member.to_string());
-        Ok(pair.with_context(|| format!("member {member} is not in this federation"))?.public.to_string())
+        let here = || nodes.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let pair = pair.with_context(|| format!("member {member} is not in this federation, which has {}", here()))?;
+        Ok(pair.public.to_string())
     }
 }

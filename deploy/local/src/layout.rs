@@ -99,6 +99,11 @@ impl Layout {
         self.dir.join(format!("venue/{}-{}-{}", venue.member(), venue.category(), venue.name()))
     }
 
+    /// The phone that the commands use for a seeded person.
+    pub fn phone(&self, member: Member, person: u32) -> PathBuf {
+        self.dir.join(format!("phones/{member}-{person}.json"))
+    }
+
     /// The presentations that load tests send.
     pub fn load_file(&self) -> PathBuf {
         self.dir.join("load/recognize.json")

@@ -23,6 +23,7 @@ pub mod federation;
 pub mod layout;
 pub mod load;
 pub mod options;
+mod output;
 pub mod phone;
 pub mod prepare;
 pub mod qr;

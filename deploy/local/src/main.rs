@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use peer::{config::ConfigError, credentials::CredentialError, trust::TrustError};
+use province_stub::keys::KeyError;
 use tongxing::{
     commands::{demo, init, present, recognize, up},
     options::Options,
+    prepare::NotPrepared,
 };
 
 /// One health code, recognised everywhere: the whole federation on this machine.
@@ -53,8 +55,19 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tongxing: {error:#}");
-            let configuration = error.is::<ConfigError>() || error.is::<TrustError>() || error.is::<CredentialError>();
-            if configuration { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::FAILURE }
+            if is_configuration(&error) { ExitCode::from(BAD_CONFIGURATION) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Whether what is wrong stands in the state directory rather than in what was asked.
+fn is_configuration(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.is::<ConfigError>()
+            || cause.is::<CredentialError>()
+            || cause.is::<KeyError>()
+            || cause.is::<NotPrepared>()
+            || cause.is::<TrustError>()
+            || cause.is::<toml::de::Error>()
+    })
 }

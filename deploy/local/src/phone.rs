@@ -2,10 +2,12 @@
 //!
 //! The phone makes a fresh key for every token; the enrolment key never leaves home (DESIGN §4).
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
+use gateway::pki::write_private;
 use peer::{
+    config::{parse_hex, to_hex},
     dial::{self, DialLimits},
     serve::Standing,
     verifier::Expected,
@@ -28,6 +30,7 @@ use proto::{
     venue::VenueId,
 };
 use province_stub::seed::SeededPerson;
+use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
 
 /// How long a proof lives unless it is asked otherwise: what the national policy allows.
@@ -80,7 +83,7 @@ impl Default for Wish {
             purposes: Purposes::ALL,
             scope: Scope::ALL,
             kind: Kind::Own,
-            life: Duration::from_secs(3600),
+            life: Duration::from_secs(600),
         }
     }
 }
@@ -112,7 +115,27 @@ impl Backend {
     }
 }
 
+/// A phone as it is kept between commands: what it has in its secure hardware otherwise.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    device_id: String,
+    enrollment_key: String,
+}
+
 impl Phone {
+    /// Keeps it in a file that its owner alone can read.
+    pub fn keep(&self, path: &Path) -> Result<()> {
+        let kept = Kept { device_id: to_hex(&self.device_id), enrollment_key: to_hex(&self.enrollment_key.to_pkcs8()) };
+        write_private(path, &serde_json::to_vec(&kept)?)
+    }
+
+    /// A phone that was kept; `None` if there is none, or none that can be read.
+    pub fn kept(path: &Path, backend: &Backend) -> Option<Self> {
+        let kept: Kept = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        let enrollment_key = SigningKey::from_pkcs8(Suite::Esp256, &parse_hex(&kept.enrollment_key)?).ok()?;
+        Some(Self { backend: backend.clone(), device_id: parse_hex(&kept.device_id)?.try_into().ok()?, enrollment_key })
+    }
+
     /// Asks home for a token, as the traveler wishes.
     pub async fn consent(&self, wish: &Wish, now: UnixTime) -> Result<Pass> {
         let key = wish.kind.has_device().then(|| SigningKey::generate(Suite::Esp256));
@@ -169,5 +192,5 @@ impl Pass {
 
 /// A fresh request id.
 pub fn request_id() -> String {
-    peer::config::to_hex(&random::bytes::<16>(&SystemRandom))
+    to_hex(&random::bytes::<16>(&SystemRandom))
 }

@@ -7,7 +7,6 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -15,7 +14,11 @@ use gateway::{
     documents::{self, GatewaySource, MemberSource, TrustSource},
     pki::{self, Authority, LEAF_LIFE},
 };
-use peer::config::to_hex;
+use peer::{
+    config::to_hex,
+    credentials::{CredentialFiles, Credentials},
+    files,
+};
 use proto::{
     envelope::MAX_LIFE,
     identity::{PeerId, Realm},
@@ -25,6 +28,7 @@ use proto::{
 };
 use province_stub::keys::{KeyFiles, Keys};
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::{
     addresses::Addresses,
@@ -60,6 +64,11 @@ pub struct Prepared {
     /// The addresses.
     pub addresses: Addresses,
 }
+
+/// There is no federation in the directory.
+#[derive(Debug, Error)]
+#[error("{}: not prepared yet; start it with `cargo run` or `cargo run -- init`", .0.display())]
+pub struct NotPrepared(PathBuf);
 
 impl Plan {
     /// What is asked for; what is not said stays as the directory was prepared, or gets its default.
@@ -99,9 +108,7 @@ impl Prepared {
     /// Reads what a directory holds.
     pub fn read(layout: &Layout) -> Result<Self> {
         let path = layout.federation();
-        let text = fs::read_to_string(&path).with_context(|| {
-            format!("{}: not prepared yet; start it with `cargo run` or `cargo run -- init`", path.display())
-        })?;
+        let text = fs::read_to_string(&path).map_err(|_| NotPrepared(path.clone()))?;
         toml::from_str(&text).with_context(|| path.display().to_string())
     }
 }
@@ -117,7 +124,8 @@ impl Lock {
     /// # Errors
     /// If another process has it.
     pub fn take(layout: &Layout) -> Result<Self> {
-        create_private_dir(layout.dir())?;
+        let dir = layout.dir();
+        files::create_private_dir(dir).with_context(|| dir.display().to_string())?;
         let path = layout.lock();
         let file = fs::File::create(&path).with_context(|| path.display().to_string())?;
         file.try_lock().map_err(|_| {
@@ -189,10 +197,10 @@ fn issue_certificates(
     let dialled_by = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let issue = |peer: Option<PeerId>, dir: &Path, dialled_by: &[String]| -> Result<()> {
         let peer = peer.context("a name of ours is not one")?;
-        if !due(&dir.join("cert.pem"), now) {
+        let authority = authorities.get(&peer.realm()).context("a peer's CA is missing")?;
+        if !due(layout, authority, dir, now) {
             return Ok(());
         }
-        let authority = authorities.get(&peer.realm()).context("a peer's CA is missing")?;
         authority.issue(&peer, dialled_by, now, LEAF_LIFE)?.write(dir)
     };
     for replica in 1..=usize::from(plan.gateways) {
@@ -209,12 +217,13 @@ fn issue_certificates(
     Ok(())
 }
 
-/// Whether a certificate is missing, unreadable, or has lived a third of its life.
-fn due(certificate: &Path, now: UnixTime) -> bool {
-    match pki::expires_at(certificate) {
-        Ok(expires_at) => expires_at < now.plus(Duration::from_secs(LEAF_LIFE.as_secs() / 3 * 2)),
-        Err(_) => true,
-    }
+/// Whether a certificate is missing, unusable, another CA's, or has lived a third of its life.
+fn due(layout: &Layout, authority: &Authority, dir: &Path, now: UnixTime) -> bool {
+    let files = CredentialFiles { certificate: dir.join("cert.pem"), key: dir.join("key.pem") };
+    let certificate = files.certificate.clone();
+    let usable = Credentials::open(files, &layout.domain()).is_ok() && authority.issued(&certificate);
+    let lives = pki::expires_at(&certificate).is_ok_and(|end| end >= now.plus(LEAF_LIFE / 3 * 2));
+    !(usable && lives)
 }
 
 fn write_trust_source(layout: &Layout, members: &[Member], addresses: &Addresses, roots: &[String]) -> Result<()> {
@@ -290,10 +299,4 @@ fn write_configurations(
         pki::write_public(&layout.node(*member).join("node.toml"), text.as_bytes())?;
     }
     Ok(())
-}
-
-/// The state directory holds private keys: its owner alone looks into it.
-fn create_private_dir(dir: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| dir.display().to_string())
 }

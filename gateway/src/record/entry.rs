@@ -75,7 +75,7 @@ impl Entry {
     /// The record's bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let map = MapBuilder::new()
-            .put(TIME, super::stamp(self.time))
+            .put(TIME, self.time.as_secs())
             .put(VENUE, self.venue.to_string())
             .put(CALLER, self.caller.to_string())
             .put_some(STAFF, self.staff_id.clone())
@@ -111,7 +111,7 @@ impl RefusalEntry {
     /// The record's bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         MapBuilder::new()
-            .put(TIME, super::stamp(self.time))
+            .put(TIME, self.time.as_secs())
             .put(CALLER, self.caller.to_string())
             .put(REASON, reason_name(self.reason))
             .encode()

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -22,7 +22,7 @@ use proto::{identity::PeerId, time::Clock};
 use rustls::{
     CertificateError, OtherError, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::NoServerSessionStorage,
+    server::{Acceptor, NoServerSessionStorage},
     time_provider::TimeProvider,
     version::TLS13,
 };
@@ -30,18 +30,19 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     access::Caller,
     credentials::Credentials,
+    serve::GRACE,
     trust::{Trust, TrustStore},
     verifier::ClientVerifier,
 };
@@ -51,15 +52,28 @@ use crate::{
 pub struct AcceptLimits {
     /// How long a handshake may take.
     pub handshake_timeout: Duration,
+    /// How long a connection may take to begin one: a peer that says nothing soon gives its place back.
+    pub hello_timeout: Duration,
     /// How many handshakes may be under way.
     pub max_handshakes: usize,
+    /// How many of them from one address: nobody without a certificate can take all places.
+    pub max_handshakes_per_address: usize,
     /// How many connections may be open.
     pub max_connections: usize,
+    /// How many of them by one peer.
+    pub max_connections_per_peer: usize,
 }
 
 impl Default for AcceptLimits {
     fn default() -> Self {
-        Self { handshake_timeout: Duration::from_secs(5), max_handshakes: 256, max_connections: 16_384 }
+        Self {
+            handshake_timeout: Duration::from_secs(5),
+            hello_timeout: Duration::from_secs(1),
+            max_handshakes: 1024,
+            max_handshakes_per_address: 256,
+            max_connections: 16_384,
+            max_connections_per_peer: 512,
+        }
     }
 }
 
@@ -86,22 +100,21 @@ pub fn accept(
     limits: AcceptLimits,
     shutdown: CancellationToken,
 ) -> Result<ReceiverStream<io::Result<PeerStream>>, rustls::Error> {
-    let tls = Arc::new(ServerTls::new(trust, credentials)?);
+    let tls = Arc::new(ServerTls::new(trust, credentials, limits)?);
     let (accepted, stream) = mpsc::channel(64);
     tokio::spawn(follow_trust(tls.clone(), shutdown.clone()));
-    tokio::spawn(accept_loop(listener, tls, limits, accepted, shutdown));
+    tokio::spawn(accept_loop(listener, tls, accepted, shutdown));
     Ok(ReceiverStream::new(stream))
 }
 
 async fn accept_loop(
     listener: TcpListener,
     tls: Arc<ServerTls>,
-    limits: AcceptLimits,
     accepted: mpsc::Sender<io::Result<PeerStream>>,
     shutdown: CancellationToken,
 ) {
-    let handshakes = Arc::new(Semaphore::new(limits.max_handshakes));
-    let connections = Arc::new(Semaphore::new(limits.max_connections));
+    let handshakes = Handshakes::new(tls.limits);
+    let connections = Arc::new(Semaphore::new(tls.limits.max_connections));
     loop {
         let socket = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -116,17 +129,18 @@ async fn accept_loop(
                 continue;
             }
         };
-        let (Ok(handshake), Ok(connection)) =
-            (handshakes.clone().try_acquire_owned(), connections.clone().try_acquire_owned())
+        let (Some(handshake), Ok(connection)) =
+            (handshakes.begin(address.ip()), connections.clone().try_acquire_owned())
         else {
-            warn!(%address, "connection refused: too many");
+            // A flood of these must not become a flood of lines.
+            debug!(%address, "connection refused: too many");
             continue;
         };
         let (tls, accepted, shutdown) = (tls.clone(), accepted.clone(), shutdown.clone());
         tokio::spawn(async move {
             let shaken = tokio::select! {
                 () = shutdown.cancelled() => return,
-                shaken = timeout(limits.handshake_timeout, tls.handshake(socket, address)) => shaken,
+                shaken = timeout(tls.limits.handshake_timeout, tls.clone().handshake(socket, address)) => shaken,
             };
             drop(handshake);
             match shaken {
@@ -142,6 +156,50 @@ async fn accept_loop(
     }
 }
 
+/// Handshakes under way, in all and by address.
+#[derive(Clone)]
+struct Handshakes {
+    limits: AcceptLimits,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    all: Arc<Semaphore>,
+}
+
+/// A place among them; given back when dropped.
+struct Handshake {
+    address: IpAddr,
+    by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Handshakes {
+    fn new(limits: AcceptLimits) -> Self {
+        Self { limits, by_address: Arc::default(), all: Arc::new(Semaphore::new(limits.max_handshakes)) }
+    }
+
+    fn begin(&self, address: IpAddr) -> Option<Handshake> {
+        let place = self.all.clone().try_acquire_owned().ok()?;
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = by_address.entry(address).or_default();
+        if *own >= self.limits.max_handshakes_per_address {
+            return None;
+        }
+        *own += 1;
+        Some(Handshake { address, by_address: self.by_address.clone(), _place: place })
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = by_address.get_mut(&self.address) {
+            *own -= 1;
+            if *own == 0 {
+                by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
 /// Our verifier's own words, where it was our verifier that refused: they name the identity shown.
 fn reason(error: &io::Error) -> String {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -151,12 +209,16 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-/// When the trust changes, everything that hung on the old one is looked at again.
+/// When the trust changes, everything that hung on the old one is looked at again. When the grace after `shutdown` ends,
+/// what is still open is closed: a peer that says nothing would hold on to its connection, and to the server behind it.
 async fn follow_trust(tls: Arc<ServerTls>, shutdown: CancellationToken) {
     let mut changed = tls.trust.subscribe();
     loop {
         tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => {
+                sleep(GRACE).await;
+                return tls.close_all();
+            }
             change = changed.changed() => if change.is_err() { return },
         }
         match tls.renew() {
@@ -170,8 +232,10 @@ async fn follow_trust(tls: Arc<ServerTls>, shutdown: CancellationToken) {
 struct ServerTls {
     trust: Arc<TrustStore>,
     credentials: Arc<Credentials>,
+    limits: AcceptLimits,
     current: ArcSwap<Current>,
     open: Mutex<HashMap<u64, Open>>,
+    by_peer: Mutex<HashMap<PeerId, usize>>,
     next: AtomicU64,
 }
 
@@ -188,13 +252,15 @@ struct Open {
 }
 
 impl ServerTls {
-    fn new(trust: Arc<TrustStore>, credentials: Arc<Credentials>) -> Result<Self, rustls::Error> {
+    fn new(trust: Arc<TrustStore>, credentials: Arc<Credentials>, limits: AcceptLimits) -> Result<Self, rustls::Error> {
         let current = Current::new(&trust.current(), credentials.clone(), trust.clock().clone())?;
         Ok(Self {
             trust,
             credentials,
+            limits,
             current: ArcSwap::from_pointee(current),
             open: Mutex::default(),
+            by_peer: Mutex::default(),
             next: AtomicU64::default(),
         })
     }
@@ -202,14 +268,18 @@ impl ServerTls {
     async fn handshake(self: Arc<Self>, socket: TcpStream, address: SocketAddr) -> io::Result<PeerStream> {
         socket.set_nodelay(true)?;
         let before = self.current.load_full();
-        let stream = TlsAcceptor::from(before.config.clone()).accept(socket).await?;
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
+        let hello = timeout(self.limits.hello_timeout, hello).await;
+        let hello = hello.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it did not begin in time"))??;
+        let stream = hello.into_stream(before.config.clone()).await?;
         let chain: Vec<_> = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let close = CancellationToken::new();
         // Registered first, then checked against the trust of now: a change in between is seen by one of the two.
         self.lock().insert(number, Open { chain: chain.clone(), close: close.clone() });
-        let registration = Registration { tls: self.clone(), number };
+        let mut registration = Registration { tls: self.clone(), number, peer: None };
         let peer = self.verify(&chain, &self.current.load()).map_err(io::Error::other)?;
+        registration.count(&peer)?;
         Ok(PeerStream {
             stream,
             caller: Caller { peer, address },
@@ -228,6 +298,10 @@ impl ServerTls {
         let open = self.lock();
         let ended = open.values().filter(|open| self.verify(&open.chain, &current).is_err());
         Ok(ended.map(|open| open.close.cancel()).count())
+    }
+
+    fn close_all(&self) {
+        self.lock().values().for_each(|open| open.close.cancel());
     }
 
     fn verify(&self, chain: &[CertificateDer<'_>], current: &Current) -> Result<PeerId, crate::verifier::PeerRefused> {
@@ -266,11 +340,35 @@ impl std::fmt::Debug for Current {
 struct Registration {
     tls: Arc<ServerTls>,
     number: u64,
+    peer: Option<PeerId>,
+}
+
+impl Registration {
+    /// Counts the connection among its peer's.
+    fn count(&mut self, peer: &PeerId) -> io::Result<()> {
+        let mut by_peer = self.tls.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = by_peer.entry(peer.clone()).or_default();
+        if *own >= self.tls.limits.max_connections_per_peer {
+            return Err(io::Error::other(format!("{peer} has as many connections as it may")));
+        }
+        *own += 1;
+        drop(by_peer);
+        self.peer = Some(peer.clone());
+        Ok(())
+    }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         self.tls.lock().remove(&self.number);
+        let Some(peer) = &self.peer else { return };
+        let mut by_peer = self.tls.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = by_peer.get_mut(peer) {
+            *own -= 1;
+            if *own == 0 {
+                by_peer.remove(peer);
+            }
+        }
     }
 }
 
@@ -279,7 +377,7 @@ pub struct PeerStream {
     stream: TlsStream<TcpStream>,
     caller: Caller,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
-    permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
     _registration: Registration,
 }
 

@@ -45,6 +45,16 @@ pub struct Admitted {
     counts: Arc<Mutex<Counts>>,
 }
 
+/// A place that a call may take with it into tasks of its own; in the extensions of every request.
+#[derive(Clone, Debug)]
+pub struct Place(#[expect(dead_code, reason = "the place lasts as long as it is held")] Arc<Admitted>);
+
+impl From<Admitted> for Place {
+    fn from(admitted: Admitted) -> Self {
+        Self(Arc::new(admitted))
+    }
+}
+
 impl Admission {
     /// An empty house.
     pub fn new(limits: AdmissionLimits) -> Self {

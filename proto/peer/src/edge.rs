@@ -25,7 +25,7 @@ use tracing::{Instrument, Level, error, span};
 
 use crate::{
     access::{Access, Caller},
-    admission::Admission,
+    admission::{Admission, Place},
     metrics::CallMetrics,
 };
 
@@ -78,6 +78,7 @@ async fn telemetry(State(metrics): State<CallMetrics>, request: Request, next: N
 
 /// Statuses made by the gRPC library itself have no details; here they get a documented reason.
 async fn rescue(State((max_request_bytes, blame)): State<(usize, Blame)>, request: Request, next: Next) -> Response {
+    let compressed = request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
     let response = next.run(request).await;
     if code_of(&response) == Code::Ok || response.headers().contains_key("grpc-status-details-bin") {
         return response;
@@ -86,7 +87,11 @@ async fn rescue(State((max_request_bytes, blame)): State<(usize, Blame)>, reques
         Code::OutOfRange => Refusal::new(Reason::RequestTooLarge).with("max_bytes", max_request_bytes),
         // Our own failures always have details; a bare one is the decoder's word on the request.
         Code::Internal | Code::InvalidArgument => Refusal::new(Reason::RequestMalformed),
+        // No message here is compressed: it would have to be bounded before and after.
+        Code::Unimplemented if compressed => Refusal::new(Reason::RequestMalformed),
         Code::Unimplemented => Refusal::new(Reason::MethodUnknown),
+        // The caller went away in the middle of its message; nobody reads this.
+        Code::Cancelled | Code::Unknown => Refusal::new(Reason::RequestMalformed),
         code => {
             error!(?code, "a status left without a reason");
             Refusal::new(Reason::Internal).blaming(blame)
@@ -105,12 +110,16 @@ async fn identity(State(access): State<Access>, request: Request, next: Next) ->
     }
 }
 
-async fn admission(State((admission, blame)): State<(Admission, Blame)>, request: Request, next: Next) -> Response {
+async fn admission(State((admission, blame)): State<(Admission, Blame)>, mut request: Request, next: Next) -> Response {
     let Some(caller) = request.extensions().get::<Caller>() else {
         return refuse(&Refusal::new(Reason::Internal));
     };
     match admission.admit(&caller.peer) {
-        Ok(_admitted) => next.run(request).await,
+        Ok(admitted) => {
+            let place = Place::from(admitted);
+            request.extensions_mut().insert(place.clone());
+            next.run(request).await
+        }
         Err(refusal) => refuse(&refusal.blaming(blame)),
     }
 }

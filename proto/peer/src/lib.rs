@@ -10,6 +10,7 @@
 //! edge          the stack of every server: telemetry → rescue → identity → admission → deadline
 //! access        which roles may call what
 //! serve         one server: gRPC with health and reflection, and a private listener for metrics
+//! files         what is its owner's alone
 //! dial          calls to a peer whose identity is known beforehand
 //! ```
 //!
@@ -22,6 +23,7 @@ pub mod config;
 pub mod credentials;
 pub mod dial;
 pub mod edge;
+pub mod files;
 pub mod logging;
 pub mod metrics;
 pub mod private;

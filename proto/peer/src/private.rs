@@ -8,12 +8,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{metrics::Metrics, trust::TrustStore};
+use crate::{metrics::Metrics, serve::Impaired, trust::TrustStore};
 
 #[derive(Clone)]
 struct Private {
     metrics: Metrics,
     trust: Arc<TrustStore>,
+    impaired: Impaired,
     draining: CancellationToken,
 }
 
@@ -22,6 +23,7 @@ pub async fn serve(
     listener: TcpListener,
     metrics: Metrics,
     trust: Arc<TrustStore>,
+    impaired: Impaired,
     draining: CancellationToken,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
@@ -29,7 +31,7 @@ pub async fn serve(
         .route("/metrics", get(scrape))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(Private { metrics, trust, draining });
+        .with_state(Private { metrics, trust, impaired, draining });
     axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
@@ -40,10 +42,13 @@ async fn scrape(State(private): State<Private>) -> Result<String, StatusCode> {
     })
 }
 
-/// Ready while the trust held still holds and nobody has asked to stop.
+/// Ready while calls can be answered and nobody has asked to stop.
 async fn ready(State(private): State<Private>) -> (StatusCode, String) {
     if private.draining.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into());
+    }
+    if private.impaired.is_set() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "impaired: the log says why\n".into());
     }
     match private.trust.usable() {
         Ok(trust) => (StatusCode::OK, format!("ready, trust list version {}\n", trust.list_edition.version)),

@@ -1,15 +1,23 @@
 //! One server: its routes with health and reflection behind the edge, its private listener, its files followed while it
 //! runs, and an end that is in time.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
+use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
@@ -39,6 +47,22 @@ pub struct Standing {
     pub credentials: Arc<Credentials>,
 }
 
+/// Says that a program cannot answer for now, although it runs: its health and readiness follow.
+#[derive(Clone, Debug, Default)]
+pub struct Impaired(Arc<AtomicBool>);
+
+impl Impaired {
+    /// Sets it.
+    pub fn set(&self, impaired: bool) {
+        self.0.store(impaired, Ordering::Relaxed);
+    }
+
+    /// Whether it is.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// What a server serves, and under which bounds.
 #[derive(Debug)]
 pub struct Service {
@@ -48,6 +72,8 @@ pub struct Service {
     pub names: &'static [&'static str],
     /// The stack around them.
     pub edge: Edge,
+    /// Whether it cannot answer for now.
+    pub impaired: Impaired,
     /// Bounds of the accept loop.
     pub accept: AcceptLimits,
     /// Streams a connection may have open: few, since a queue is no help to anyone who waits in it.
@@ -74,7 +100,10 @@ pub enum ServeError {
 }
 
 /// How long calls under way have to end once the server is told to stop; the whole stop stays under 5 s.
-const GRACE: Duration = Duration::from_secs(3);
+pub(crate) const GRACE: Duration = Duration::from_secs(3);
+
+/// How often a program looks whether it can answer.
+const HEALTH_EVERY: Duration = Duration::from_millis(500);
 
 const HEADER_LIST_BYTES: u32 = 16 * 1024;
 
@@ -87,9 +116,8 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    for name in service.names {
-        health.set_service_status(*name, tonic_health::ServingStatus::Serving).await;
-    }
+    let (trust, impaired) = (standing.trust.clone(), service.impaired.clone());
+    let health = tokio::spawn(follow_health(health, service.names, trust, impaired.clone(), shutdown.clone()));
     let routes = service
         .routes
         .add_service(health_service)
@@ -104,7 +132,8 @@ pub async fn serve(
         service.accept,
         shutdown.clone(),
     )?;
-    let private = private::serve(listeners.private, metrics, standing.trust.clone(), shutdown.clone(), stopped.clone());
+    let private =
+        private::serve(listeners.private, metrics, standing.trust.clone(), impaired, shutdown.clone(), stopped.clone());
     let private = tokio::spawn(private);
     let follow = tokio::spawn(follow_files(standing, service.reload_every, shutdown.clone()));
     let server = Server::builder()
@@ -117,18 +146,16 @@ pub async fn serve(
         .serve_with_incoming_shutdown(Routes::from(router), incoming, shutdown.clone().cancelled_owned());
     let ended = tokio::select! {
         ended = server => ended,
-        () = async { shutdown.cancelled().await; tokio::time::sleep(GRACE).await } => {
+        () = async { shutdown.cancelled().await; sleep(GRACE).await } => {
             warn!("calls were still under way when the grace ended");
             Ok(())
         }
     };
-    for name in service.names {
-        health.set_service_status(*name, tonic_health::ServingStatus::NotServing).await;
-    }
     shutdown.cancel();
     stopped.cancel();
     let private = timeout(Duration::from_secs(1), private).await;
     follow.abort();
+    health.abort();
     ended?;
     match private {
         Ok(Ok(result)) => Ok(result?),
@@ -137,16 +164,23 @@ pub async fn serve(
     }
 }
 
-/// Cancels `shutdown` on SIGINT or SIGTERM.
+/// Cancels `shutdown` on SIGINT or SIGTERM; a second one ends the program at once.
 pub fn stop_on_signal(shutdown: CancellationToken) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        let signalled = async || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        let mut signalled = signalled;
+        signalled().await;
         shutdown.cancel();
+        // Whoever asks twice does not want to wait.
+        signalled().await;
+        std::process::exit(1);
     });
     Ok(())
 }
@@ -155,6 +189,34 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::contract::DESCRIPTOR)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // So that tools can show the details of an error.
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// Tells watchers of the health service whether calls can be answered: not when trust has expired, not when the program
+/// says so, not when it is to stop.
+async fn follow_health(
+    health: HealthReporter,
+    names: &'static [&'static str],
+    trust: Arc<TrustStore>,
+    impaired: Impaired,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let stopping = shutdown.is_cancelled();
+        let serving = !stopping && !impaired.is_set() && trust.usable().is_ok();
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in names.iter().copied().chain([""]) {
+            health.set_service_status(name, status).await;
+        }
+        if stopping {
+            return;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = sleep(HEALTH_EVERY) => {}
+        }
+    }
 }
 
 /// Takes up new editions and new certificates; what is refused leaves the old in place and is said.

@@ -4,7 +4,8 @@
 //! What has expired is worth nothing: [`TrustStore::usable`] fails closed.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,6 +21,8 @@ use proto::{
 };
 use thiserror::Error;
 use tokio::sync::watch;
+
+use crate::files;
 
 /// Where the documents are and by whom they must be signed.
 #[derive(Clone, Debug)]
@@ -90,7 +93,7 @@ impl TrustStore {
             Some(dir) => read_held(dir, &files)?,
             None => None,
         };
-        let trust = read(&files, held.as_ref(), clock.now())?;
+        let trust = read(&files, held.as_ref(), 0, clock.now())?;
         keep(&files, &trust)?;
         let (changed, _) = watch::channel(trust.generation);
         Ok(Arc::new(Self { files, clock, current: ArcSwap::from_pointee(trust), changed }))
@@ -111,12 +114,11 @@ impl TrustStore {
     /// Reads the files again; whatever is refused leaves what is held in place. Returns whether anything was replaced.
     pub fn reload(&self) -> Result<bool, TrustError> {
         let held = self.current();
-        let mut trust = read(&self.files, Some(&held), self.clock.now())?;
-        if trust.list_edition == held.list_edition && trust.policy_edition == held.policy_edition {
+        let trust = read(&self.files, Some(&Held::from(&*held)), held.generation + 1, self.clock.now())?;
+        if trust.bytes == held.bytes {
             return Ok(false);
         }
         keep(&self.files, &trust)?;
-        trust.generation = held.generation + 1;
         self.current.store(Arc::new(trust));
         self.changed.send_replace(held.generation + 1);
         Ok(true)
@@ -150,35 +152,28 @@ impl Trust {
     }
 }
 
-fn read(files: &TrustFiles, held: Option<&Trust>, now: UnixTime) -> Result<Trust, TrustError> {
-    let held_list = held.map(|held| (held.list_edition.version, held.bytes.0.as_slice()));
-    let held_policy = held.map(|held| (held.policy_edition.version, held.bytes.1.as_slice()));
+fn read(files: &TrustFiles, held: Option<&Held>, generation: u64, now: UnixTime) -> Result<Trust, TrustError> {
     let (list_bytes, list_edition, list) = read_document(&files.list, Object::TrustList, now, |bytes| {
-        // The list held may have added roots and retired pinned ones.
-        let by_held = held.map(|held| TrustList::open(bytes, &held.list.roots));
-        let (edition, list) = match by_held {
-            Some(Ok(opened)) => opened,
-            Some(Err(_)) | None => TrustList::open(bytes, &files.roots)?,
-        };
+        // The list held says who may sign the next: roots that it retired have no word any more, pinned or not.
+        let (edition, list) = TrustList::open(bytes, held.map_or(&files.roots, |held| &held.roots))?;
         if list.domain != files.domain {
             return Err(Refusal::malformed(Object::TrustList, "it is of another federation"));
         }
-        check_version(Object::TrustList, edition, bytes, held_list)?;
+        check_version(Object::TrustList, edition, bytes, held.map(|held| &held.list))?;
         Ok((edition, list))
     })?;
     let (policy_bytes, policy_edition, policy) = read_document(&files.policy, Object::Policy, now, |bytes| {
         let (edition, policy) = Policy::open(bytes, &list.roots)?;
-        check_version(Object::Policy, edition, bytes, held_policy)?;
+        check_version(Object::Policy, edition, bytes, held.and_then(|held| held.policy.as_ref()))?;
         Ok((edition, policy))
     })?;
-    let generation = held.map_or(0, |held| held.generation);
     Ok(Trust { list, list_edition, policy, policy_edition, bytes: (list_bytes, policy_bytes), generation })
 }
 
 /// A version only ever rises; the same version is the same document.
-fn check_version(object: Object, edition: Edition, bytes: &[u8], held: Option<(u64, &[u8])>) -> Result<(), Refusal> {
+fn check_version(object: Object, edition: Edition, bytes: &[u8], held: Option<&(u64, Vec<u8>)>) -> Result<(), Refusal> {
     match held {
-        Some((version, held)) if edition.version < version || (edition.version == version && bytes != held) => {
+        Some((version, held)) if edition.version < *version || (edition.version == *version && bytes != held) => {
             Err(Refusal::of(object, Reason::VersionRolledBack).with("version", edition.version).with("held", version))
         }
         _ => Ok(()),
@@ -205,33 +200,55 @@ fn read_document<T>(
 const HELD_LIST: &str = "trust-list.cose";
 const HELD_POLICY: &str = "policy.cose";
 
-/// What this program accepted before it stopped. It is opened by its own roots: nobody else writes to its directory, and
-/// it may have been signed by roots that configuration never knew. Its age does not matter, only its version and roots.
-fn read_held(dir: &Path, files: &TrustFiles) -> Result<Option<Trust>, TrustError> {
-    let (list_path, policy_path) = (dir.join(HELD_LIST), dir.join(HELD_POLICY));
-    if !list_path.exists() || !policy_path.exists() {
-        return Ok(None);
-    }
-    let read = |path: &Path| fs::read(path).map_err(|error| TrustError::File { path: path.into(), error });
-    let bytes = (read(&list_path)?, read(&policy_path)?);
-    let opened = TrustList::open_held(&bytes.0).and_then(|(list_edition, list)| {
-        let (policy_edition, policy) = Policy::open(&bytes.1, &list.roots)?;
-        Ok(Trust { list, list_edition, policy, policy_edition, bytes, generation: 0 })
-    });
-    match opened {
-        Ok(trust) if trust.list.domain == files.domain => Ok(Some(trust)),
-        Ok(_) => Ok(None),
-        Err(refusal) => Err(TrustError::Refused { path: list_path, refusal }),
+/// What was accepted before: the next list must be signed by its roots, and neither document may go backwards.
+struct Held {
+    roots: Roots,
+    list: (u64, Vec<u8>),
+    policy: Option<(u64, Vec<u8>)>,
+}
+
+impl From<&Trust> for Held {
+    fn from(trust: &Trust) -> Self {
+        Self {
+            roots: trust.list.roots.clone(),
+            list: (trust.list_edition.version, trust.bytes.0.clone()),
+            policy: Some((trust.policy_edition.version, trust.bytes.1.clone())),
+        }
     }
 }
 
+/// What this program accepted before it stopped. The list is opened by its own roots: nobody else writes to its directory,
+/// and it may have been signed by roots that configuration never knew. Its age does not matter, only its version and roots.
+fn read_held(dir: &Path, files: &TrustFiles) -> Result<Option<Held>, TrustError> {
+    let (list_path, policy_path) = (dir.join(HELD_LIST), dir.join(HELD_POLICY));
+    if !list_path.exists() {
+        return Ok(None);
+    }
+    let read = |path: &Path| fs::read(path).map_err(|error| TrustError::File { path: path.into(), error });
+    let list = read(&list_path)?;
+    let opened = TrustList::open_held(&list).map_err(|refusal| TrustError::Refused { path: list_path, refusal })?;
+    if opened.1.domain != files.domain {
+        return Ok(None);
+    }
+    // A policy that the list's roots did not sign is from before this list: a stop came between the two.
+    let policy = if policy_path.exists() { Some(read(&policy_path)?) } else { None };
+    let policy = policy.and_then(|bytes| Some((Policy::open(&bytes, &opened.1.roots).ok()?.0.version, bytes)));
+    Ok(Some(Held { roots: opened.1.roots, list: (opened.0.version, list), policy }))
+}
+
 /// Keeps what was verified, byte for byte, by atomic rename.
-fn keep(files: &TrustFiles, trust: &Trust) -> Result<(), TrustError> {
-    let Some(dir) = &files.held else { return Ok(()) };
+fn keep(trust_files: &TrustFiles, trust: &Trust) -> Result<(), TrustError> {
+    let Some(dir) = &trust_files.held else { return Ok(()) };
     let write = |name: &str, bytes: &[u8]| {
         let (partial, path) = (dir.join(format!("{name}.partial")), dir.join(name));
-        let written = fs::create_dir_all(dir).and_then(|()| fs::write(&partial, bytes));
-        written.and_then(|()| fs::rename(&partial, &path)).map_err(|error| TrustError::File { path, error })
+        let written = || -> io::Result<()> {
+            files::create_private_dir(dir)?;
+            let mut file = fs::File::create(&partial)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&partial, &path)
+        };
+        written().map_err(|error| TrustError::File { path: path.clone(), error })
     };
     write(HELD_LIST, &trust.bytes.0)?;
     write(HELD_POLICY, &trust.bytes.1)

@@ -20,6 +20,7 @@ use crate::{
     layout::Layout,
     options::Options,
     prepare::Plan,
+    say,
 };
 
 /// What a case comes to.
@@ -80,11 +81,11 @@ impl Report {
         if self.json {
             let line = serde_json::json!({ "case": name, "ok": ok, "outcome": outcome, "decision": decision,
                 "wanted_outcome": wanted, "wanted_decision": wanted_decision, "ms": ms });
-            println!("{line}");
+            say!("{line}");
         } else if ok {
-            println!("ok   {name:<28} {outcome:<24} {decision:<7} {ms:.1} ms");
+            say!("ok   {name:<28} {outcome:<24} {decision:<7} {ms:.1} ms");
         } else {
-            println!("FAIL {name:<28} want {wanted} {wanted_decision} got {outcome} {decision}, {ms:.1} ms");
+            say!("FAIL {name:<28} want {wanted} {wanted_decision} got {outcome} {decision}, {ms:.1} ms");
         }
     }
 }
@@ -101,7 +102,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let stopped = federation.stop().await;
     performed.context("a case could not be performed")?;
     stopped?;
-    println!("{} ok, {} failed", report.ok, report.failed);
+    say!("{} ok, {} failed", report.ok, report.failed);
     if report.failed > 0 {
         bail!("not every case came out as it should");
     }

@@ -15,6 +15,7 @@ use crate::{
     layout::Layout,
     options::Options,
     prepare::{Lock, Plan, prepare},
+    say,
 };
 
 /// Prepares the directory and says how to start its programs.
@@ -26,7 +27,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let bound = Bound::bind(&members, plan.gateways.into(), Ports::Documented).await?;
     let addresses = bound.addresses()?;
     for (taken, instead) in &bound.replaced {
-        println!("port {taken} is taken, {instead} instead");
+        say!("port {taken} is taken, {instead} instead");
     }
     drop(bound);
     prepare(&layout, &plan, &addresses, SystemClock.now())?;
@@ -34,15 +35,12 @@ pub async fn run(options: &Options) -> Result<()> {
         seed(&layout, *member, plan.people).await.with_context(|| format!("node of {member}"))?;
     }
     let dir = layout.dir().display();
-    println!("{dir}: {} members, {} people each, policy {:?}", members.len(), plan.people, plan.policy);
+    say!("{dir}: {} members, {} people each, policy {:?}", members.len(), plan.people, plan.policy);
     let arguments = options.arguments();
-    println!(
-        "start all of it:    cargo run{}",
-        if arguments.is_empty() { arguments } else { format!(" --{arguments}") }
-    );
-    println!("or each by itself:  cargo run -p gateway -- serve --config {dir}/gateway/gateway.toml");
+    say!("start all of it:    cargo run{}", if arguments.is_empty() { arguments } else { format!(" --{arguments}") });
+    say!("or each by itself:  cargo run -p gateway -- serve --config {dir}/gateway/gateway.toml");
     for member in members.iter().take(1) {
-        println!("                    cargo run -p province-stub -- serve --config {dir}/node/{member}/node.toml");
+        say!("                    cargo run -p province-stub -- serve --config {dir}/node/{member}/node.toml");
     }
     Ok(())
 }

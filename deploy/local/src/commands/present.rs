@@ -79,7 +79,11 @@ pub async fn run(options: &Options, present: &Present) -> Result<()> {
     let text = write(&desk, present, &presentations)?;
     match &present.out {
         Some(path) => std::fs::write(path, text).with_context(|| path.display().to_string()),
-        None => Ok(std::io::stdout().write_all(text.as_bytes())?),
+        None => {
+            // A reader that has gone away is no error.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            Ok(())
+        }
     }
 }
 

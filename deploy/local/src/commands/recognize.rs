@@ -22,7 +22,7 @@ use crate::{
     layout::Layout,
     options::Options,
     phone::Wish,
-    venues,
+    say, venues,
 };
 
 /// Whom to recognise, and where.
@@ -50,7 +50,8 @@ pub async fn run(options: &Options, recognize: &Recognize) -> Result<()> {
     let desk = Desk::open(&Layout::new(&options.dir), Arc::new(SystemClock))?;
     let (presentation, venue) = match (&recognize.presentation, recognize.member) {
         (Some(text), _) => {
-            let presentation = Presentation::from_text(text.trim()).map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
+            let presentation = Presentation::from_text(text.trim())
+                .map_err(|refusal| anyhow::anyhow!("{}", traveler::say(&refusal.to_status())))?;
             let members = desk.prepared().plan.members()?;
             (presentation, recognize.venue.clone().or_else(|| venues::for_load(&members)))
         }
@@ -67,7 +68,7 @@ pub async fn run(options: &Options, recognize: &Recognize) -> Result<()> {
     let seen = desk.checkpoint(&venue)?.show(&presentation, recognize.purpose).await?;
     let took = started.elapsed();
     match seen {
-        Ok(seen) if options.json => println!("{}", json(&seen, &venue, took.as_secs_f64() * 1000.0)),
+        Ok(seen) if options.json => say!("{}", json(&seen, &venue, took.as_secs_f64() * 1000.0)),
         Ok(seen) => print(&seen, &venue, recognize.purpose, took.as_secs_f64() * 1000.0),
         Err(status) => bail!("{}", traveler::say(&status)),
     }
@@ -81,32 +82,32 @@ fn print(seen: &Seen, venue: &VenueId, purpose: Purpose, ms: f64) {
         Decision::Assist => ("请工作人员协助", "ASSIST"),
         Decision::Stop => ("禁止通行", "STOP"),
     };
-    println!("{zh}  {en}");
+    say!("{zh}  {en}");
     if let Some(step) = &answer.next_step {
-        println!("{}\n{}", step.zh, step.en);
+        say!("{}\n{}", step.zh, step.en);
     }
-    println!();
-    println!("venue      {venue}, for {purpose}");
-    println!("outcome    {}", outcome_word(answer.outcome()));
+    say!("");
+    say!("venue      {venue}, for {purpose}");
+    say!("outcome    {}", outcome_word(answer.outcome()));
     if let Some(conversion) = &answer.conversion {
         let home: Option<Member> = conversion.member.parse().ok();
         let name = home.map(|home| home.profile().health_code_zh).unwrap_or_default();
-        println!("code       {name}: {} → {}", conversion.label, level_word(answer));
+        say!("code       {name}: {} → {}", conversion.label, level_word(answer));
     }
     if let Some(assignment) = answer.assignment.as_ref().filter(|assignment| !assignment.authority.is_empty()) {
         let rule = if assignment.rule.is_empty() { "-" } else { &assignment.rule };
-        println!("assigned   by {}, rule {rule}", assignment.authority);
+        say!("assigned   by {}, rule {rule}", assignment.authority);
     }
     if let Some(correction) = &answer.correction {
-        println!("correct it {}\n           {}", correction.zh, correction.en);
+        say!("correct it {}\n           {}", correction.zh, correction.en);
     }
     if let Some(hint) = &seen.hint {
-        println!("compare    {} …{}  (opened by the venue alone)", hint.masked_name(), hint.document_tail());
+        say!("compare    {} …{}  (opened by the venue alone)", hint.masked_name(), hint.document_tail());
     }
     if let Some(statement) = &seen.statement {
-        println!("as of      {}, signed by home and verified here", statement.status().issued_at);
+        say!("as of      {}, signed by home and verified here", statement.status().issued_at);
     }
-    println!("exchange   {}, {ms:.1} ms", traveler::hex(&answer.exchange_id));
+    say!("exchange   {}, {ms:.1} ms", traveler::hex(&answer.exchange_id));
 }
 
 fn json(seen: &Seen, venue: &VenueId, ms: f64) -> serde_json::Value {

@@ -1,5 +1,7 @@
 //! Finding a seeded person in a wished-for condition, and getting a pass for them.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use peer::config::to_hex;
 use proto::{
@@ -12,11 +14,11 @@ use tonic::Status;
 
 use crate::{
     desk::Desk,
-    phone::{Pass, Wish},
+    phone::{Backend, Pass, Phone, Wish},
 };
 
 /// People tried before giving up: each may have as many consents as policy allows.
-const TRIES: usize = 8;
+const TRIES: usize = 16;
 
 /// Reads a condition's word.
 pub(crate) fn parse_condition(text: &str) -> Result<Condition, String> {
@@ -44,7 +46,7 @@ pub(crate) fn people(desk: &Desk, member: Member, condition: Condition) -> Resul
     Ok(people)
 }
 
-/// Enrols a phone for somebody in this condition and gets a pass; who has too many already is passed over.
+/// Gets a pass for somebody in this condition; who has too many already is passed over.
 pub(crate) async fn pass(
     desk: &Desk,
     member: Member,
@@ -55,8 +57,8 @@ pub(crate) async fn pass(
     let backend = desk.backend(member)?;
     let mut refused = None;
     for person in people(desk, member, condition)?.iter().take(TRIES) {
-        let pass = async { backend.enroll(person).await?.consent(wish, now).await }.await;
-        match pass {
+        let kept = desk.layout().phone(member, person.index);
+        match consent(&backend, person, &kept, wish, now).await {
             Ok(pass) => return Ok(pass),
             Err(error) if is_quota(&error) => refused = Some(error),
             Err(error) => return Err(explain(error)).with_context(|| format!("node of {member}")),
@@ -65,9 +67,26 @@ pub(crate) async fn pass(
     Err(refused.map_or_else(|| anyhow::anyhow!("nobody to ask for"), explain))
 }
 
-fn is_quota(error: &anyhow::Error) -> bool {
+/// By the phone that an earlier command enrolled for this person; by a new one if home knows no such phone.
+async fn consent(backend: &Backend, person: &SeededPerson, kept: &Path, wish: &Wish, now: UnixTime) -> Result<Pass> {
+    if let Some(phone) = Phone::kept(kept, backend) {
+        match phone.consent(wish, now).await {
+            Err(error) if has_reason(&error, &[Reason::DeviceUnknown]) => {}
+            settled => return settled,
+        }
+    }
+    let phone = backend.enroll(person).await?;
+    phone.keep(kept)?;
+    phone.consent(wish, now).await
+}
+
+fn has_reason(error: &anyhow::Error, reasons: &[Reason]) -> bool {
     let reason = error.downcast_ref::<Status>().and_then(Refusal::reason_of);
-    matches!(reason, Some(Reason::TooManyConsents | Reason::TooManyDevices))
+    reason.is_some_and(|reason| reasons.contains(&reason))
+}
+
+fn is_quota(error: &anyhow::Error) -> bool {
+    has_reason(error, &[Reason::TooManyConsents, Reason::TooManyDevices])
 }
 
 /// A status' message and reason, instead of all of its bytes.

@@ -8,7 +8,7 @@ use proto::{
     time::{Clock, SystemClock},
 };
 use province_stub::seed::Condition;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -21,11 +21,16 @@ use crate::{
     options::Options,
     phone::{PROOF_LIFE, Wish},
     prepare::Plan,
-    qr, venues,
+    qr, say, venues,
 };
 
-/// How often certificates and documents are looked at for renewal while running.
-const RENEW_EVERY: Duration = Duration::from_secs(12 * 3600);
+/// How often a node that does not serve yet is asked again before it is said to be down.
+const RETRIES: usize = 5;
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// From when before their end trust list and policy are signed anew: daily, by the wall clock, so that a machine that slept
+/// through it renews when it wakes.
+const RENEW_BEFORE: Duration = Duration::from_secs(6 * 24 * 3600);
 
 /// Starts everything, prints what there is, and keeps it going until SIGINT or SIGTERM.
 pub async fn run(options: &Options) -> Result<()> {
@@ -37,11 +42,18 @@ pub async fn run(options: &Options) -> Result<()> {
     let federation = Federation::start(&layout, &plan, Ports::Documented, Arc::new(SystemClock)).await?;
     let mut load = Load::open(&federation, SystemClock.now()).await?;
     load.write(SystemClock.now())?;
-    let healthy = federation.healthy().await?;
+    let mut healthy = federation.healthy().await?;
+    for _ in 0..RETRIES {
+        if healthy.len() == federation.members().len() {
+            break;
+        }
+        sleep(RETRY_AFTER).await;
+        healthy = federation.healthy().await?;
+    }
     announce(&federation, options, &healthy)?;
     let gateway = federation.desk().gateway_address()?;
     let ms = started.elapsed().as_millis();
-    println!("ready gateway={gateway} members={}/{} ms={ms}", healthy.len(), federation.members().len());
+    say!("ready gateway={gateway} members={}/{} ms={ms}", healthy.len(), federation.members().len());
     if !options.json {
         invite(&federation, options).await?;
     }
@@ -54,58 +66,53 @@ pub async fn run(options: &Options) -> Result<()> {
     ended
 }
 
-/// Fresh proofs every 20 s, new editions and certificates twice a day, and a word if a part has ended.
+/// Fresh proofs every 20 s, new editions and certificates once a day, and a word if a part has ended.
 async fn keep_fresh(federation: &Federation, load: &mut Load) {
     let mut rewrite = interval(REWRITE_EVERY);
     rewrite.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut renew = interval(RENEW_EVERY);
-    renew.tick().await;
     let mut said = false;
     loop {
-        tokio::select! {
-            _ = rewrite.tick() => {
-                let now = SystemClock.now();
-                let written = match load.renew(federation, now).await {
-                    Ok(()) => load.write(now).map(drop),
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = written {
-                    warn!(%error, "the load file could not be rewritten");
-                }
-                if !said && federation.has_ended_part() {
-                    said = true;
-                    error!("a part of the federation ended by itself");
-                }
-            }
-            _ = renew.tick() => {
-                if let Err(error) = federation.renew().await {
-                    error!(%error, "trust list, policy or certificates could not be renewed");
-                }
-            }
+        rewrite.tick().await;
+        let now = SystemClock.now();
+        if federation.desk().trust().expires_at() < now.plus(RENEW_BEFORE)
+            && let Err(error) = federation.renew().await
+        {
+            error!(%error, "trust list, policy or certificates could not be renewed");
+        }
+        let written = match load.renew(federation, now).await {
+            Ok(()) => load.write(now).map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            warn!(%error, "the load file could not be rewritten");
+        }
+        if !said && federation.has_ended_part() {
+            said = true;
+            error!("a part of the federation ended by itself");
         }
     }
 }
 
 fn announce(federation: &Federation, options: &Options, healthy: &[Member]) -> Result<()> {
     for (taken, instead) in federation.replaced_ports() {
-        println!("port {taken} is taken, {instead} instead");
+        say!("port {taken} is taken, {instead} instead");
     }
     let prepared = federation.desk().prepared();
     if options.json {
-        println!("{}", serde_json::to_string(prepared)?);
+        say!("{}", serde_json::to_string(prepared)?);
         return Ok(());
     }
-    println!("{:<6}{:<44}{:<18}{:>7}  {:<8}health code", "code", "member", "node", "people", "health");
+    say!("{:<6}{:<44}{:<18}{:>7}  {:<8}health code", "code", "member", "node", "people", "health");
     for member in federation.members() {
         let profile = member.profile();
         let node = federation.desk().node_address(*member)?;
         let health = if healthy.contains(member) { "serving" } else { "DOWN" };
         let people = federation.people();
         let code = member.to_string();
-        println!("{code:<6}{:<44}{node:<18}{people:>7}  {health:<8}{}", profile.name_en, profile.health_code_zh);
+        say!("{code:<6}{:<44}{node:<18}{people:>7}  {health:<8}{}", profile.name_en, profile.health_code_zh);
     }
     for (pair, replica) in prepared.addresses.gateways.iter().zip(1..) {
-        println!("gateway replica {replica} on {}, metrics on http://{}/metrics", pair.public, pair.private);
+        say!("gateway replica {replica} on {}, metrics on http://{}/metrics", pair.public, pair.private);
     }
     Ok(())
 }
@@ -128,30 +135,30 @@ async fn invite(federation: &Federation, options: &Options) -> Result<()> {
     let arguments = options.arguments();
     let ca = format!("{dir}/ca/gateway.tongxing.test.pem");
     let certificates = format!("-cacert {ca} -cert {credentials}/cert.pem -key {credentials}/key.pem");
-    println!();
-    println!("{}", qr::on_terminal(&drawing));
-    println!(
+    say!("");
+    say!("{}", qr::on_terminal(&drawing));
+    say!(
         "A traveler of {} shows this (QR version {version}, expires {}).",
         member.profile().name_en,
         now.plus(PROOF_LIFE)
     );
-    println!("A fresh one:      cargo run -- present --member {member} --format qr{arguments}");
-    println!();
-    println!("Recognise one:    cargo run -- recognize --member {member}{arguments}");
-    println!("All cases:        cargo run -- demo");
-    println!(
+    say!("A fresh one:      cargo run -- present --member {member} --format qr{arguments}");
+    say!("");
+    say!("Recognise one:    cargo run -- recognize --member {member}{arguments}");
+    say!("All cases:        cargo run -- demo");
+    say!(
         "With grpcurl:     cargo run -q -- present --member {member} --format grpcurl{arguments} | \\\n                  \
          grpcurl {certificates} -d @ {gateway} tongxing.recognition.v1.RecognitionService/Recognize"
     );
     let ghz = certificates.replace("-ca", "--ca").replace("-cert", "--cert").replace("-key", "--key");
-    println!(
+    say!(
         "Under load:       ghz {ghz} --import-paths proto --proto proto/tongxing/recognition/v1/recognition.proto \\\n                  \
          --call tongxing.recognition.v1.RecognitionService/Recognize --data-file {} -n 5000 -c 32 --connections 4 {gateway}",
         desk.layout().load_file().display()
     );
     if options.dir.as_os_str() == ".tongxing" && gateway == "127.0.0.1:7443" {
-        println!("                  or: ghz --config tests/load/recognize.json");
+        say!("                  or: ghz --config tests/load/recognize.json");
     }
-    println!("Stop:             Ctrl-C");
+    say!("Stop:             Ctrl-C");
     Ok(())
 }
