@@ -101,6 +101,10 @@ struct RawLimits {
     max_handshakes: usize,
     #[serde(with = "humantime_serde")]
     handshake_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    hello_timeout: Duration,
+    max_handshakes_per_address: usize,
+    max_connections_per_peer: usize,
     max_in_flight: usize,
     max_in_flight_per_caller: usize,
     #[serde(with = "humantime_serde")]
@@ -117,6 +121,9 @@ impl Default for RawLimits {
             max_connections: 1024,
             max_handshakes: accept.max_handshakes,
             handshake_timeout: accept.handshake_timeout,
+            hello_timeout: accept.hello_timeout,
+            max_handshakes_per_address: accept.max_handshakes_per_address,
+            max_connections_per_peer: accept.max_connections_per_peer,
             max_in_flight: admission.max_in_flight,
             max_in_flight_per_caller: admission.max_in_flight_per_caller,
             reload_every: Duration::from_secs(5),
@@ -182,7 +189,19 @@ fn check_limits(path: &Path, limits: &RawLimits) -> Result<Limits, ConfigError> 
             handshake_timeout: lasts("limits.handshake_timeout", limits.handshake_timeout, minute)?,
             max_handshakes: within("limits.max_handshakes", limits.max_handshakes, 1, 65_536)?,
             max_connections: within("limits.max_connections", limits.max_connections, 1, 1 << 20)?,
-            ..AcceptLimits::default()
+            hello_timeout: lasts("limits.hello_timeout", limits.hello_timeout, limits.handshake_timeout)?,
+            max_handshakes_per_address: within(
+                "limits.max_handshakes_per_address",
+                limits.max_handshakes_per_address,
+                1,
+                65_536,
+            )?,
+            max_connections_per_peer: within(
+                "limits.max_connections_per_peer",
+                limits.max_connections_per_peer,
+                1,
+                1 << 20,
+            )?,
         },
         admission: AdmissionLimits {
             max_in_flight: within("limits.max_in_flight", limits.max_in_flight, 1, 1 << 20)?,

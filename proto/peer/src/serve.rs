@@ -202,12 +202,16 @@ async fn follow_health(
     impaired: Impaired,
     shutdown: CancellationToken,
 ) {
+    let mut said = None;
     loop {
         let stopping = shutdown.is_cancelled();
         let serving = !stopping && !impaired.is_set() && trust.usable().is_ok();
-        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for name in names.iter().copied().chain([""]) {
-            health.set_service_status(name, status).await;
+        if said != Some(serving) {
+            let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+            for name in names.iter().copied().chain([""]) {
+                health.set_service_status(name, status).await;
+            }
+            said = Some(serving);
         }
         if stopping {
             return;

@@ -1,6 +1,6 @@
 //! `recognize`: stand at a gate. Reads a presentation, or makes one for a traveler of a member, and shows what a venue sees.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -58,7 +58,9 @@ pub async fn run(options: &Options, recognize: &Recognize) -> Result<()> {
         (None, Some(member)) => {
             let members = desk.prepared().plan.members()?;
             let venue = recognize.venue.clone().or_else(|| venues::away_from(member, &members));
-            let pass = traveler::pass(&desk, member, recognize.level, &Wish::default(), SystemClock.now()).await?;
+            // It is shown at once and never again.
+            let wish = Wish { life: Duration::from_secs(120), ..Wish::default() };
+            let pass = traveler::pass(&desk, member, recognize.level, &wish, SystemClock.now()).await?;
             (pass.present(venue.as_ref(), SystemClock.now()), venue)
         }
         (None, None) => bail!("a presentation or --member"),
