@@ -1,0 +1,20 @@
+//! Integration tests: the real gateway and real nodes in one process, over real mutual TLS. Every outcome, every reason.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod assignment;
+mod connections;
+mod consents;
+mod identity;
+mod outcomes;
+mod policy;
+mod precedence;
+mod privacy;
+mod reasons;
+mod record;
+mod refusals;
+mod renewal;
+mod requests;
+mod sandbox;
+mod service;
+mod unreachable;
+mod uses;

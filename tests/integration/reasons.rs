@@ -1,0 +1,121 @@
+//! Every documented reason has a test, and a new one without a test fails here.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use proto::refusal::Reason;
+
+/// How a reason is tested.
+#[derive(Clone, Copy, Debug)]
+enum Tested {
+    /// Provoked here over the wire, in this module.
+    Here(&'static str),
+    /// Provoked by a test beside the code, in this file of the workspace.
+    Beside(&'static str),
+    /// No test can provoke it, and why.
+    Never(&'static str),
+}
+
+use Reason as R;
+use Tested::{Beside, Here, Never};
+
+const TESTED: &[(Reason, Tested)] = &[
+    (R::Unspecified, Never("it is never sent: the zero of an enum")),
+    (R::RoleNotAllowed, Here("requests")),
+    (R::MemberNotAllowed, Here("identity")),
+    (R::VenueNotYours, Here("requests")),
+    (R::VenueOfOtherMember, Here("requests")),
+    (R::CategoryNotGranted, Here("requests")),
+    (R::FieldMissing, Here("requests")),
+    (R::FieldInvalid, Here("requests")),
+    (R::PurposeUnknown, Here("requests")),
+    (R::MemberUnknown, Here("requests")),
+    (R::RequestTooLarge, Here("requests")),
+    (R::RequestMalformed, Here("requests")),
+    (R::MethodUnknown, Here("requests")),
+    (R::RequestIdReused, Here("assignment")),
+    (R::PrefixUnknown, Here("requests")),
+    (R::NotBase45, Here("requests")),
+    (R::NotCbor, Here("refusals")),
+    (R::TrailingBytes, Here("refusals")),
+    (R::NotDeterministic, Here("refusals")),
+    (R::ObjectTooLarge, Here("refusals")),
+    (R::ObjectMalformed, Here("refusals")),
+    (R::CriticalHeaderUnknown, Here("refusals")),
+    (R::TypeMismatch, Here("refusals")),
+    (R::AlgorithmNotAllowed, Here("refusals")),
+    (R::KeyUnknown, Here("refusals")),
+    (R::AlgorithmMismatch, Here("refusals")),
+    (R::SignatureInvalid, Here("refusals")),
+    (R::Expired, Here("refusals")),
+    (R::NotYetValid, Here("refusals")),
+    (R::LifeTooLong, Here("refusals")),
+    (R::DeviceClockOff, Here("refusals")),
+    (R::AudienceMismatch, Here("uses")),
+    (R::PurposeNotConsented, Here("uses")),
+    (R::PurposeNotAdmitted, Here("uses")),
+    (R::ProofMissing, Here("uses")),
+    (R::ProofUnexpected, Here("uses")),
+    (R::ProofOfOtherVenue, Here("uses")),
+    (R::AlreadyRedeemed, Here("uses")),
+    (R::VenueBindingRequired, Here("service")),
+    (R::ConsentRevoked, Here("uses")),
+    (R::ScopeNotGranted, Here("uses")),
+    (R::Overloaded, Here("service")),
+    (R::DeadlineExceeded, Here("service")),
+    (R::RecordUnavailable, Here("service")),
+    (R::TrustExpired, Here("service")),
+    // A store that is closed under a running node: at the gateway this is HOME_UNREACHABLE.
+    (R::StoreUnavailable, Beside("province-stub/src/enrollment.rs")),
+    (R::Internal, Never("a defect; whoever knows how to provoke one mends it")),
+    (R::PersonUnknown, Here("assignment")),
+    (R::DeviceUnknown, Here("consents")),
+    (R::TooManyConsents, Here("assignment")),
+    (R::TooManyDevices, Here("assignment")),
+    (R::LabelUnknown, Here("assignment")),
+    // No call of the contract names a consent by its handle yet; the member's own tools do.
+    (R::ConsentUnknown, Beside("province-stub/src/store/suite.rs")),
+    (R::ThresholdNotMet, Here("renewal")),
+    (R::VersionRolledBack, Here("renewal")),
+];
+
+/// All reasons there are. Their numbers stay below 100.
+fn all() -> impl Iterator<Item = Reason> {
+    (0..100).filter_map(|number| Reason::try_from(number).ok())
+}
+
+#[test]
+fn every_reason_has_its_test() {
+    let listed: BTreeSet<_> = TESTED.iter().map(|(reason, _)| *reason as i32).collect();
+    assert_eq!(listed.len(), TESTED.len(), "a reason is listed twice");
+    let missing: Vec<_> = all().filter(|reason| !listed.contains(&(*reason as i32))).collect();
+    assert!(missing.is_empty(), "no test provokes these: {missing:?}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for (reason, tested) in TESTED {
+        let name = format!("{reason:?}");
+        let (file, variants) = match tested {
+            Here(module) => (format!("tests/integration/{module}.rs"), [format!("Reason::{name}"), String::new()]),
+            // The store's own errors have the names of the reasons they become.
+            Beside(file) => ((*file).to_owned(), [format!("Reason::{name}"), format!("StoreError::{name}")]),
+            Never(why) => {
+                assert!(!why.is_empty(), "{name}: why can nothing provoke it?");
+                continue;
+            }
+        };
+        let text = fs::read_to_string(root.join(&file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let there = variants.iter().any(|variant| !variant.is_empty() && text.contains(variant.as_str()));
+        assert!(there, "{file} does not speak of {name}");
+    }
+}
+
+#[test]
+fn the_proto_file_documents_what_a_caller_gets() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = fs::read_to_string(root.join("proto/tongxing/error/v1/error_reason.proto")).unwrap();
+    for reason in all().filter(|reason| *reason != Reason::Unspecified) {
+        let name = reason.as_str_name();
+        let documented = text.lines().zip(text.lines().skip(1)).any(|(comment, line)| {
+            line.trim_start().starts_with(&format!("{name} =")) && comment.trim_start().starts_with("//")
+        });
+        assert!(documented, "{name} has no comment of its own");
+    }
+}

@@ -1,0 +1,112 @@
+//! One more gateway at a federation: the real one, from the federation's own configuration, with what a test changes of
+//! it. Its nodes and venues are the federation's.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use gateway::{
+    config::Config,
+    server::{Gateway, GatewayError},
+};
+use peer::{dial, serve::Listeners, verifier::Expected};
+use proto::{random::SystemRandom, time::Clock, venue::VenueId};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tongxing::{checkpoint::Checkpoint, layout::Layout};
+
+use super::Sandbox;
+
+/// How often it looks at its files: often, so that tests need not wait.
+const RELOAD_EVERY: Duration = Duration::from_millis(20);
+
+/// How long it waits for a node, and for one attempt: long, because a machine that runs all tests at once is slow. Tests of
+/// these bounds set them back to their defaults.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(600));
+
+/// A running gateway beside the federation's own.
+pub(crate) struct OwnGateway {
+    pub(crate) address: String,
+    pub(crate) private: String,
+    pub(crate) data_dir: PathBuf,
+    shutdown: CancellationToken,
+    served: JoinHandle<Result<(), GatewayError>>,
+    dir: TempDir,
+    _trust: Option<TempDir>,
+}
+
+/// The federation's configuration of its gateway, for a data directory of this one's own.
+pub(crate) fn config(layout: &Layout, data_dir: PathBuf) -> Config {
+    let mut config = Config::read(&layout.gateway(1).join("gateway.toml")).expect("the configuration reads");
+    config.trust.held = Some(data_dir.join("held"));
+    config.data_dir = data_dir;
+    config.limits.reload_every = RELOAD_EVERY;
+    (config.limits.member.timeout, config.limits.member.attempt_timeout) = PATIENCE;
+    config
+}
+
+/// Reads what a gateway trusts and who it is, without serving.
+pub(crate) fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Gateway, GatewayError> {
+    Gateway::open(config, clock, Arc::new(SystemRandom))
+}
+
+impl OwnGateway {
+    /// Starts one, by the sandbox' own clock.
+    pub(crate) async fn start(sandbox: &Sandbox, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_by(sandbox, sandbox.clock.clone(), change).await
+    }
+
+    /// Starts one by another clock.
+    pub(crate) async fn start_by(sandbox: &Sandbox, clock: Arc<dyn Clock>, change: impl FnOnce(&mut Config)) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut config = config(sandbox.layout(), dir.path().join("data"));
+        change(&mut config);
+        let data_dir = config.data_dir.clone();
+        let gateway = open(config, clock).expect("the gateway opens");
+        let bind = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listeners = Listeners { public: bind().await, private: bind().await };
+        let address = listeners.public.local_addr().unwrap().to_string();
+        let private = listeners.private.local_addr().unwrap().to_string();
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn(gateway.serve(listeners, shutdown.clone()));
+        Self { address, private, data_dir, shutdown, served, dir, _trust: None }
+    }
+
+    /// Starts one for which a member's node is at another address.
+    pub(crate) async fn with_node(
+        sandbox: &Sandbox,
+        code: &str,
+        address: &str,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let trust = tempfile::tempdir().expect("a temporary directory");
+        let list = sandbox.trust_list_with(trust.path(), |source| {
+            source.members.get_mut(code).expect("it is a member").endpoints = vec![address.to_owned()];
+        });
+        let gateway = Self::start(sandbox, |config| {
+            config.trust.list = list;
+            change(config);
+        })
+        .await;
+        Self { _trust: Some(trust), ..gateway }
+    }
+
+    /// A venue of the federation at this gateway.
+    pub(crate) fn at(&self, sandbox: &Sandbox, venue: &VenueId) -> Checkpoint {
+        let standing = sandbox.desk.standing(&sandbox.layout().venue(venue)).expect("the venue has credentials");
+        Checkpoint::new(venue.clone(), standing, &self.address).expect("an address")
+    }
+
+    /// A channel to this gateway for the peer whose credentials are in a directory.
+    pub(crate) fn channel(&self, sandbox: &Sandbox, dir: &std::path::Path) -> tonic::transport::Channel {
+        let standing = sandbox.desk.standing(dir).expect("the peer has credentials");
+        dial::channel(&standing, &self.address, Expected::Gateway, dial::DialLimits::default()).expect("an address")
+    }
+
+    /// Stops it. What it kept stays until the returned directory is dropped.
+    pub(crate) async fn stop(self) -> TempDir {
+        self.shutdown.cancel();
+        let ended = timeout(Duration::from_secs(5), self.served).await.expect("it stops in time");
+        ended.expect("it does not panic").expect("it ends well");
+        self.dir
+    }
+}

@@ -1,0 +1,113 @@
+//! A node that answers as a test says, behind real mutual TLS: hung, lying, or with somebody else's certificate. And an
+//! address behind which nobody answers at all.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use peer::accept::{AcceptLimits, accept};
+use proto::contract::province::{
+    LookupRequest, LookupResponse, UnknownTraveler, lookup_response,
+    province_service_server::{ProvinceService, ProvinceServiceServer},
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Request, Response, Status, transport::Server};
+
+use super::Sandbox;
+
+/// What a node says to a lookup; `None` is nothing, ever.
+type Script = dyn Fn(LookupRequest) -> Option<Result<LookupResponse, Status>> + Send + Sync;
+
+/// Serves until it is dropped.
+pub(crate) struct FakeNode {
+    pub(crate) address: String,
+    script: Arc<Mutex<Arc<Script>>>,
+    _serving: DropGuard,
+}
+
+impl FakeNode {
+    /// Says something else from now on.
+    pub(crate) fn says(
+        &self,
+        script: impl Fn(LookupRequest) -> Option<Result<LookupResponse, Status>> + Send + Sync + 'static,
+    ) {
+        *self.script.lock().unwrap() = Arc::new(script);
+    }
+}
+
+#[derive(Clone)]
+struct Scripted(Arc<Mutex<Arc<Script>>>);
+
+impl fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a scripted node")
+    }
+}
+
+#[tonic::async_trait]
+impl ProvinceService for Scripted {
+    async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
+        let script = self.0.lock().unwrap().clone();
+        match script(request.into_inner()) {
+            Some(answer) => answer.map(Response::new),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Starts a node with the credentials in a directory.
+pub(crate) async fn fake(
+    sandbox: &Sandbox,
+    credentials: &Path,
+    script: impl Fn(LookupRequest) -> Option<Result<LookupResponse, Status>> + Send + Sync + 'static,
+) -> FakeNode {
+    let standing = sandbox.desk.standing(credentials).expect("the node has credentials");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().unwrap().to_string();
+    let shutdown = CancellationToken::new();
+    let limits = AcceptLimits::default();
+    let incoming = accept(listener, standing.trust, standing.credentials, limits, shutdown.clone()).expect("TLS");
+    let script: Arc<Mutex<Arc<Script>>> = Arc::new(Mutex::new(Arc::new(script)));
+    let service = ProvinceServiceServer::new(Scripted(script.clone()));
+    let ended = shutdown.clone().cancelled_owned();
+    tokio::spawn(Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, ended));
+    FakeNode { address, script, _serving: shutdown.drop_guard() }
+}
+
+/// A statement as an answer.
+pub(crate) fn stated(statement: Vec<u8>) -> Option<Result<LookupResponse, Status>> {
+    Some(Ok(LookupResponse { result: Some(lookup_response::Result::Statement(statement)) }))
+}
+
+/// The answer that there is no code.
+pub(crate) fn unknown() -> Option<Result<LookupResponse, Status>> {
+    let unknown = UnknownTraveler { change_token: vec![1] };
+    Some(Ok(LookupResponse { result: Some(lookup_response::Result::UnknownTraveler(unknown)) }))
+}
+
+/// An address where connections are accepted and nothing is ever said.
+pub(crate) struct BlackHole {
+    pub(crate) address: String,
+    _accepting: DropGuard,
+}
+
+/// Opens a black hole.
+pub(crate) async fn black_hole() -> BlackHole {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().unwrap().to_string();
+    let shutdown = CancellationToken::new();
+    let ended = shutdown.clone();
+    tokio::spawn(async move {
+        let mut open: Vec<TcpStream> = Vec::new();
+        loop {
+            tokio::select! {
+                () = ended.cancelled() => return,
+                accepted = listener.accept() => open.extend(accepted.map(|(socket, _)| socket)),
+            }
+        }
+    });
+    BlackHole { address, _accepting: shutdown.drop_guard() }
+}
