@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use peer::config::to_hex;
 use proto::{
     contract::recognition::{Decision, Outcome, RecognizeRequest},
     refusal::Reason,
@@ -81,7 +82,7 @@ async fn a_kid_taken_off_the_trust_list_is_worth_nothing_from_then_on() {
     let of_44 = sandbox.request(&station(), &sandbox.green(member("44")).await);
     still_serves(&checkpoint, &of_51, "nothing").await;
 
-    let fresh = || gateway_hex(SigningKey::generate(Suite::Ed25519).verifying_key().encoded());
+    let fresh = || to_hex(SigningKey::generate(Suite::Ed25519).verifying_key().encoded());
     let (consent_keys, statement_keys) = (vec![fresh()], vec![fresh()]);
     sandbox.trust_list_with(dir.path(), |source| {
         source.members.get_mut("51").expect("51 is a member").consent_keys = consent_keys;
@@ -111,10 +112,6 @@ async fn a_kid_taken_off_the_trust_list_is_worth_nothing_from_then_on() {
     })
     .await;
     gateway.stop().await;
-}
-
-fn gateway_hex(bytes: &[u8]) -> String {
-    peer::config::to_hex(bytes)
 }
 
 /// The version of the policy that converts 51's green here now.
@@ -152,7 +149,7 @@ async fn a_new_policy_is_followed_while_running() {
 }
 
 #[tokio::test]
-async fn a_venue_cannot_learn_more_by_asking_another_gateway_than_home_admits() {
+async fn a_gateway_gone_soft_learns_no_more_than_home_admits() {
     let (sandbox, dir) = (shared(), tempfile::tempdir().unwrap());
     // A gateway gone soft: it lets stations see tests on entry. Home has the policy too and does not go along.
     let strict = "[grants.station]\nentry = [\"level\", \"identity-hint\"]";

@@ -23,7 +23,9 @@ use tonic::Code::{DeadlineExceeded, PermissionDenied, ResourceExhausted, Unavail
 use crate::sandbox::{
     START,
     gateway::OwnGateway,
-    member, metric, node, shared, still_serves, until, venue,
+    member, metric,
+    node::{self, FakeNode},
+    shared, still_serves, until, venue,
     want::{self, Want, want},
     wire::{self, Shown},
 };
@@ -47,7 +49,7 @@ fn overloaded(limit: &str) -> Want {
 /// A gateway whose node of 51 hangs, and a word whenever it was asked.
 async fn gateway_that_waits(
     change: impl FnOnce(&mut gateway::config::Config),
-) -> (OwnGateway, mpsc::Receiver<()>, impl Sized) {
+) -> (OwnGateway, mpsc::Receiver<()>, FakeNode) {
     let sandbox = shared();
     let (asked, word) = mpsc::channel(64);
     let hung = node::fake(sandbox, &sandbox.layout().node(member("51")), move |_| {
@@ -78,6 +80,28 @@ async fn a_caller_with_too_much_at_once_harms_itself_alone() {
     let answer = waiting.await.unwrap().expect("the first call gets its answer");
     assert_eq!(answer.outcome(), Outcome::HomeUnreachable, "another outcome");
     still_serves(&here, &good_here, "its first call").await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn one_caller_cannot_take_all_of_a_members_places() {
+    let (gateway, mut asked, _kept) =
+        gateway_that_waits(|config| config.limits.member.max_in_flight_per_caller = 1).await;
+    let pass = shared().green(member("51")).await;
+    let ask = |venue: VenueId| {
+        let (checkpoint, request) = (gateway.at(shared(), &venue), shared().request(&venue, &pass));
+        tokio::spawn(async move { checkpoint.send(request).await.expect("an answer").outcome() })
+    };
+    let first = ask(station());
+    asked.recv().await.expect("the first call is under way");
+    assert_eq!(ask(station()).await.unwrap(), Outcome::HomeUnreachable, "a second call has a place");
+    let failures = metric(&gateway.private, "gateway_home_failures_total").await;
+    assert!(failures.keys().any(|labels| labels.contains("busy")), "its place was taken by nobody: {failures:?}");
+    let other = ask(elsewhere());
+    asked.recv().await.expect("another caller's call is under way");
+    for hung in [first, other] {
+        assert_eq!(hung.await.unwrap(), Outcome::HomeUnreachable, "a node that hangs answers");
+    }
     gateway.stop().await;
 }
 

@@ -12,7 +12,7 @@ use proto::{
     statement::{Status, TestResult},
     suite::{SigningKey, Suite},
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::sandbox::{
@@ -21,7 +21,7 @@ use crate::sandbox::{
     gateway::OwnGateway,
     member, metric,
     node::{self, FakeNode},
-    shared, still_serves, venue,
+    shared, still_serves, until, venue,
     want::want,
 };
 
@@ -277,8 +277,9 @@ async fn a_breaker_spares_a_dead_member_and_lets_it_come_back() {
     let failures = metric(&liar.gateway.private, "gateway_home_failures_total").await;
     let open = failures.iter().any(|(labels, _)| labels.contains("breaker_open"));
     assert!(open, "nothing was spared: {failures:?}");
-    liar.node.says(|_| node::unknown());
-    let back = async { while liar.outcome(|_| node::unknown()).await.unwrap() != Outcome::UnknownTraveler {} };
-    timeout(Duration::from_secs(10), back).await.expect("the breaker lets the member come back");
+    until("the breaker lets the member come back", Duration::from_secs(10), async || {
+        liar.outcome(|_| node::unknown()).await.unwrap() == Outcome::UnknownTraveler
+    })
+    .await;
     liar.gateway.stop().await;
 }
