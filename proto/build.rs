@@ -5,6 +5,7 @@ use std::{env, fs, path::PathBuf};
 const FILES: &[&str] = &[
     "tongxing/assignment/v1/assignment.proto",
     "tongxing/error/v1/error_reason.proto",
+    "tongxing/federation/v1/federation.proto",
     "tongxing/province/v1/province.proto",
     "tongxing/recognition/v1/recognition.proto",
     "tongxing/traveler/v1/traveler.proto",
@@ -18,6 +19,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     compiler.include_imports(true).include_source_info(true);
     compiler.open_files(FILES)?;
     fs::write(out.join("descriptor.bin"), compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure().include_file("contract.rs").compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure()
+        .include_file("contract.rs")
+        // The same type as in every other error's details.
+        .extern_path(".google.rpc", "::tonic_types::pb")
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

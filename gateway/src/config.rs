@@ -50,6 +50,12 @@ pub struct Limits {
     pub max_streams_per_connection: u32,
     /// How often files are looked at for changes.
     pub reload_every: Duration,
+    /// Items of one stream under way at once.
+    pub max_in_flight_per_stream: usize,
+    /// Streams that watch the trust list, the policy or the members.
+    pub max_watchers: usize,
+    /// How often every member is asked how it is.
+    pub board_every: Duration,
     /// Redemptions remembered at once.
     pub max_redemptions: usize,
     /// The accept loop's.
@@ -99,9 +105,13 @@ struct RawLimits {
     max_connections_per_peer: usize,
     max_in_flight: usize,
     max_in_flight_per_caller: usize,
+    max_in_flight_per_stream: usize,
+    max_watchers: usize,
     max_redemptions: usize,
     #[serde(with = "humantime_serde")]
     reload_every: Duration,
+    #[serde(with = "humantime_serde")]
+    board_every: Duration,
 }
 
 /// `[members]`: bounds on calls to each member.
@@ -144,8 +154,11 @@ impl Default for RawLimits {
             max_connections_per_peer: accept.max_connections_per_peer,
             max_in_flight: admission.max_in_flight,
             max_in_flight_per_caller: admission.max_in_flight_per_caller,
+            max_in_flight_per_stream: 32,
+            max_watchers: 1024,
             max_redemptions: 1_000_000,
             reload_every: Duration::from_secs(5),
+            board_every: Duration::from_secs(10),
         }
     }
 }
@@ -206,6 +219,9 @@ fn check_limits(path: &Path, document: &Document) -> Result<Limits, ConfigError>
         max_duration: lasts("limits.max_duration", limits.max_duration, minute)?,
         max_streams_per_connection: limits.max_streams_per_connection.clamp(1, 1024),
         reload_every: lasts("limits.reload_every", limits.reload_every, minute * 60)?,
+        max_in_flight_per_stream: within("limits.max_in_flight_per_stream", limits.max_in_flight_per_stream, 1, 1024)?,
+        max_watchers: within("limits.max_watchers", limits.max_watchers, 1, 1 << 20)?,
+        board_every: lasts("limits.board_every", limits.board_every, minute * 60)?,
         max_redemptions: within("limits.max_redemptions", limits.max_redemptions, 1, 100_000_000)?,
         accept: AcceptLimits {
             handshake_timeout: lasts("limits.handshake_timeout", limits.handshake_timeout, minute)?,

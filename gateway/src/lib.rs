@@ -13,15 +13,18 @@
 //!                      record        durable, then the answer leaves
 //! ```
 //!
-//! `pki` and `documents` are the commands that make certificates, the trust list and the policy.
+//! `stream` runs many such exchanges for one caller. `federation` publishes the signed documents and the `board` of
+//! members. `pki` and `documents` are the commands that make certificates, the trust list and the policy.
 
 pub mod config;
 pub mod documents;
 pub mod pki;
 pub mod server;
 
+mod board;
 mod consent;
 mod exchange;
+mod federation;
 mod member;
 mod metrics;
 mod query;
@@ -31,3 +34,4 @@ mod redemption;
 mod resilience;
 mod route;
 mod service;
+mod stream;

@@ -18,13 +18,15 @@ use peer::{
     verifier::Expected,
 };
 use proto::{
-    contract::province::{LookupRequest, lookup_response, province_service_client::ProvinceServiceClient},
+    contract::province::{
+        GetNodeRequest, GetNodeResponse, LookupRequest, lookup_response, province_service_client::ProvinceServiceClient,
+    },
     identity::PeerId,
     member::Member,
     refusal::{Reason, Refusal},
     statement::LogHead,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Status, transport::Channel};
 use tracing::debug;
 
@@ -162,6 +164,22 @@ impl MemberClient {
                 self.attempt(request, deadline).await
             }
             settled => settled,
+        }
+    }
+
+    /// Asks one of its nodes about itself. That it answers closes its breaker; that it does not says nothing of lookups.
+    pub(crate) async fn describe(&self, within: Duration) -> Result<GetNodeResponse, HomeFailure> {
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let endpoint = self.endpoints.get(start % self.endpoints.len().max(1)).ok_or(HomeFailure::Transport)?;
+        let mut client =
+            ProvinceServiceClient::new(endpoint.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
+        match timeout(within, client.get_node(GetNodeRequest {})).await {
+            Err(_) => Err(HomeFailure::Timeout),
+            Ok(Err(status)) => Err(failure_of(&status)),
+            Ok(Ok(response)) => {
+                endpoint.breaker.succeeded();
+                Ok(response.into_inner())
+            }
         }
     }
 

@@ -37,6 +37,11 @@ impl Routes {
         self.clients.load().get(&member).map(|route| route.client.clone())
     }
 
+    /// The clients of all members.
+    pub(crate) fn all(&self) -> Vec<(Member, Arc<MemberClient>)> {
+        self.clients.load().iter().map(|(member, route)| (*member, route.client.clone())).collect()
+    }
+
     /// Follows the trust list until `shutdown`.
     pub(crate) async fn follow(self: Arc<Self>, shutdown: CancellationToken) {
         let mut changed = self.standing.trust.subscribe();

@@ -13,7 +13,12 @@ use peer::{
     trust::{TrustError, TrustStore},
 };
 use proto::{
-    contract::recognition::recognition_service_server::RecognitionServiceServer, random::Random, refusal::Blame,
+    contract::{
+        federation::federation_service_server::FederationServiceServer,
+        recognition::recognition_service_server::RecognitionServiceServer,
+    },
+    random::Random,
+    refusal::Blame,
     time::Clock,
 };
 use thiserror::Error;
@@ -23,16 +28,36 @@ use tonic::service::Routes as GrpcRoutes;
 use tracing::info;
 
 use crate::{
+    board::Board,
     config::Config,
     exchange::Exchange,
+    federation::Federation,
     metrics::{ExchangeMetrics, RecordMetrics},
     record::{Record, Writer},
     redemption::Redemptions,
     route::Routes,
     service::Recognition,
+    stream::StreamLimits,
 };
 
 const RECOGNITION: &str = "tongxing.recognition.v1.RecognitionService";
+const FEDERATION: &str = "tongxing.federation.v1.FederationService";
+
+const RULES: [Rule; 2] = [
+    Rule { service: RECOGNITION, roles: &["venue", "backend"], member: None },
+    Rule { service: FEDERATION, roles: &["backend", "feed", "gateway", "node", "operator", "venue"], member: None },
+];
+
+const METHODS: [&str; 8] = [
+    "tongxing.recognition.v1.RecognitionService/Recognize",
+    "tongxing.recognition.v1.RecognitionService/RecognizeStream",
+    "tongxing.federation.v1.FederationService/GetTrustList",
+    "tongxing.federation.v1.FederationService/WatchTrustList",
+    "tongxing.federation.v1.FederationService/GetPolicy",
+    "tongxing.federation.v1.FederationService/WatchPolicy",
+    "tongxing.federation.v1.FederationService/ListMembers",
+    "tongxing.federation.v1.FederationService/WatchMembers",
+];
 
 /// How long the record's writer has to end once the server has; with the server's own grace the stop stays under 5 s.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -109,19 +134,33 @@ impl Gateway {
         let Self { config, standing, metrics, exchange, routes, writer, impaired } = self;
         let limits = config.limits;
         info!(id = %standing.credentials.id(), members = standing.trust.current().list.members.len(), "gateway serves");
-        let following = tokio::spawn(routes.follow(shutdown.clone()));
-        let recognition = RecognitionServiceServer::new(Recognition(exchange.clone()))
-            .max_decoding_message_size(limits.max_request_bytes);
+        let following = tokio::spawn(routes.clone().follow(shutdown.clone()));
+        let board = Arc::new(Board::new());
+        let clock = standing.trust.clock().clone();
+        let boarding = tokio::spawn(board.clone().keep(routes, clock, limits.board_every, shutdown.clone()));
+        let admission = Admission::new(limits.admission);
+        let recognition = Recognition {
+            exchange: exchange.clone(),
+            admission: admission.clone(),
+            stream_limits: StreamLimits {
+                max_in_flight: limits.max_in_flight_per_stream,
+                max_duration: limits.max_duration,
+            },
+        };
+        let recognition =
+            RecognitionServiceServer::new(recognition).max_decoding_message_size(limits.max_request_bytes);
+        let federation = Federation::new(standing.trust.clone(), board, limits.max_watchers);
+        let federation = FederationServiceServer::new(federation).max_decoding_message_size(limits.max_request_bytes);
         let service = Service {
-            routes: GrpcRoutes::new(recognition),
-            names: &[RECOGNITION],
+            routes: GrpcRoutes::new(recognition).add_service(federation),
+            names: &[RECOGNITION, FEDERATION],
             edge: Edge {
-                access: Access::new([Rule { service: RECOGNITION, roles: &["venue", "backend"], member: None }]),
-                admission: Admission::new(limits.admission),
+                access: Access::new(RULES),
+                admission,
                 max_duration: limits.max_duration,
                 max_request_bytes: limits.max_request_bytes,
                 blame: Blame::Gateway,
-                metrics: CallMetrics::new(&metrics, ["tongxing.recognition.v1.RecognitionService/Recognize"]),
+                metrics: CallMetrics::new(&metrics, METHODS),
             },
             impaired: impaired.clone(),
             accept: limits.accept,
@@ -130,6 +169,7 @@ impl Gateway {
         };
         let served = serve(listeners, standing, service, metrics, shutdown).await;
         following.abort();
+        boarding.abort();
         drop(exchange);
         // The last sender goes with the last exchange; what they queued is committed before this returns.
         let written = timeout(FLUSH, tokio::task::spawn_blocking(move || writer.join())).await;

@@ -8,6 +8,7 @@ pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descript
 
 pub use tongxing::assignment::v1 as assignment;
 pub use tongxing::error::v1 as error;
+pub use tongxing::federation::v1 as federation;
 pub use tongxing::province::v1 as province;
 pub use tongxing::recognition::v1 as recognition;
 pub use tongxing::traveler::v1 as traveler;

@@ -163,6 +163,13 @@ impl Refusal {
         Status::with_error_details(code, message, details)
     }
 
+    /// The same as a message: how an item of a stream carries an error.
+    pub fn to_rpc_status(&self) -> tonic_types::Status {
+        let status = self.to_status();
+        // The details of a status made by `to_status` are an encoded google.rpc.Status.
+        prost::Message::decode(status.details()).unwrap_or_default()
+    }
+
     /// Reads a refusal back from a status that another of our servers sent: its reason alone, since whatever text or
     /// metadata came with it is another party's and goes no further.
     pub fn reason_of(status: &Status) -> Option<Reason> {
@@ -327,6 +334,9 @@ mod tests {
         assert_eq!(info.metadata["seconds"], "61");
         assert_eq!(info.metadata["source"], "caller");
         assert_eq!(Refusal::reason_of(&status), Some(Reason::Expired));
+        let message = refusal.to_rpc_status();
+        assert_eq!((message.code, message.message.as_str()), (status.code() as i32, status.message()));
+        assert_eq!(message.details.len(), 1);
     }
 
     #[test]

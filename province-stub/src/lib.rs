@@ -28,6 +28,7 @@ mod redacted;
 
 pub mod assignment;
 pub mod config;
+pub mod consents;
 pub mod document;
 pub mod enrollment;
 pub mod home;

@@ -13,6 +13,7 @@ use crate::lookup::Answer;
 pub(crate) struct NodeMetrics {
     lookups: Counter<u64>,
     consents: Counter<u64>,
+    revocations: Counter<u64>,
     changes: Counter<u64>,
 }
 
@@ -22,6 +23,7 @@ impl NodeMetrics {
         Self {
             lookups: counter("node_lookups", "Lookups, by outcome: what was answered, or the reason of a refusal."),
             consents: counter("node_consents", "Consent tokens given to phones."),
+            revocations: counter("node_revocations", "Consents revoked by their travelers."),
             changes: counter("node_changes", "Change events made by assignments."),
         }
     }
@@ -37,6 +39,10 @@ impl NodeMetrics {
 
     pub(crate) fn issued(&self) {
         self.consents.add(1, &[]);
+    }
+
+    pub(crate) fn revoked(&self) {
+        self.revocations.add(1, &[]);
     }
 
     pub(crate) fn changed(&self, events: u32) {

@@ -205,7 +205,7 @@ impl Handle {
 
     /// Revokes one consent and says where the change log stands.
     pub async fn revoke_consent(&self, cti: Cti) -> Result<LogHead, Refusal> {
-        Ok(self.home.store.revoke_consent(cti, self.trust.clock().now()).await?)
+        Ok(self.home.store.revoke_consent(cti, None, self.trust.clock().now()).await?)
     }
 }
 
@@ -219,8 +219,11 @@ fn service(endpoint: Arc<Endpoint<SqliteStore>>, member: Member, limits: Limits,
     ];
     let methods = [
         "tongxing.province.v1.ProvinceService/Lookup",
+        "tongxing.province.v1.ProvinceService/GetNode",
         "tongxing.traveler.v1.TravelerService/EnrollDevice",
         "tongxing.traveler.v1.TravelerService/IssueConsent",
+        "tongxing.traveler.v1.TravelerService/ListConsents",
+        "tongxing.traveler.v1.TravelerService/RevokeConsent",
         "tongxing.assignment.v1.AssignmentService/SetCode",
     ];
     let province = ProvinceServiceServer::from_arc(endpoint.clone()).max_decoding_message_size(max);

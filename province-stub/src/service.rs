@@ -14,10 +14,12 @@ use proto::{
     contract::{
         assignment::{SetCodeRequest, SetCodeResponse, assignment_service_server::AssignmentService},
         province::{
-            LookupRequest, LookupResponse, UnknownTraveler, lookup_response, province_service_server::ProvinceService,
+            GetNodeRequest, GetNodeResponse, LookupRequest, LookupResponse, UnknownTraveler, lookup_response,
+            province_service_server::ProvinceService,
         },
         traveler::{
-            EnrollDeviceRequest, EnrollDeviceResponse, IssueConsentRequest, IssueConsentResponse,
+            Consent, EnrollDeviceRequest, EnrollDeviceResponse, IssueConsentRequest, IssueConsentResponse,
+            ListConsentsRequest, ListConsentsResponse, RevokeConsentRequest, RevokeConsentResponse,
             traveler_service_server::TravelerService,
         },
     },
@@ -28,12 +30,13 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     assignment::set_code,
+    consents,
     enrollment::enroll,
     home::Home,
     issuance::issue,
     lookup::{Answer, lookup},
     metrics::NodeMetrics,
-    store::Store,
+    store::{IssuedConsent, Store},
 };
 
 /// A home with its wires: what all three services share.
@@ -80,6 +83,36 @@ impl<S: Store> Endpoint<S> {
         })
     }
 
+    async fn answer_list(&self, request: ListConsentsRequest) -> Result<ListConsentsResponse, Refusal> {
+        let (_, now) = self.standing()?;
+        let (device, after, size) = parse::list_consents(&request)?;
+        let page = consents::list(&self.home, device, now, after, size).await?;
+        Ok(ListConsentsResponse {
+            consents: page.consents.iter().map(consent).collect(),
+            next_page_token: page.next.map(parse::page_token).unwrap_or_default(),
+        })
+    }
+
+    async fn answer_revoke(&self, request: RevokeConsentRequest) -> Result<RevokeConsentResponse, Refusal> {
+        let (_, now) = self.standing()?;
+        let (device, cti) = parse::revocation(&request)?;
+        let head = consents::revoke(&self.home, device, cti, now).await?;
+        self.metrics.revoked();
+        Ok(RevokeConsentResponse { change_token: head.to_change_token(self.home.member) })
+    }
+
+    async fn answer_node(&self) -> Result<GetNodeResponse, Refusal> {
+        let (trust, now) = self.standing()?;
+        let head = self.home.store.head().await?;
+        Ok(GetNodeResponse {
+            software: concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned(),
+            trust_list_version: trust.list_edition.version,
+            policy_version: trust.policy_edition.version,
+            change_token: head.to_change_token(self.home.member),
+            node_time: Some(now.to_protobuf()),
+        })
+    }
+
     async fn answer_set_code(&self, request: Request<SetCodeRequest>) -> Result<SetCodeResponse, Refusal> {
         let (trust, now) = self.standing()?;
         let operator = caller(&request)?.peer.clone();
@@ -107,6 +140,10 @@ impl<S: Store> ProvinceService for Endpoint<S> {
         };
         Ok(Response::new(LookupResponse { result: Some(result) }))
     }
+
+    async fn get_node(&self, _request: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {
+        Ok(Response::new(self.answer_node().await?))
+    }
 }
 
 #[tonic::async_trait]
@@ -124,11 +161,36 @@ impl<S: Store> TravelerService for Endpoint<S> {
     ) -> Result<Response<IssueConsentResponse>, Status> {
         Ok(Response::new(self.answer_issue(request.into_inner()).await?))
     }
+
+    async fn list_consents(
+        &self,
+        request: Request<ListConsentsRequest>,
+    ) -> Result<Response<ListConsentsResponse>, Status> {
+        Ok(Response::new(self.answer_list(request.into_inner()).await?))
+    }
+
+    async fn revoke_consent(
+        &self,
+        request: Request<RevokeConsentRequest>,
+    ) -> Result<Response<RevokeConsentResponse>, Status> {
+        Ok(Response::new(self.answer_revoke(request.into_inner()).await?))
+    }
 }
 
 #[tonic::async_trait]
 impl<S: Store> AssignmentService for Endpoint<S> {
     async fn set_code(&self, request: Request<SetCodeRequest>) -> Result<Response<SetCodeResponse>, Status> {
         Ok(Response::new(self.answer_set_code(request).await?))
+    }
+}
+
+fn consent(consent: &IssuedConsent) -> Consent {
+    Consent {
+        cti: consent.cti.0.to_vec(),
+        kind: i32::from(consent.kind.number()),
+        scope: consent.scope.bits().into(),
+        issue_time: Some(consent.issued_at.to_protobuf()),
+        expire_time: Some(consent.expires_at.to_protobuf()),
+        revoke_time: consent.revoked_at.map(UnixTime::to_protobuf),
     }
 }

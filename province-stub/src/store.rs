@@ -65,8 +65,22 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         limit: u32,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Revokes a consent; the first time it is an event.
-    fn revoke_consent(&self, cti: Cti, now: UnixTime) -> impl Future<Output = Result<LogHead, StoreError>> + Send;
+    /// Revokes a consent, of this person if one is named; the first time it is an event.
+    fn revoke_consent(
+        &self,
+        cti: Cti,
+        of: Option<PersonId>,
+        now: UnixTime,
+    ) -> impl Future<Output = Result<LogHead, StoreError>> + Send;
+
+    /// Up to `limit` consents of a person that have not expired, newest first, those after `after` in that order.
+    fn consents(
+        &self,
+        person: PersonId,
+        now: UnixTime,
+        after: Option<PageKey>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<IssuedConsent>, StoreError>> + Send;
 
     /// Revokes all live consents of no device, each an event, and says how many they were.
     fn revoke_standing(
@@ -175,6 +189,32 @@ pub struct IssuedToken {
     pub expires_at: UnixTime,
     /// The signed token.
     pub token: Vec<u8>,
+}
+
+/// A consent as its traveler sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedConsent {
+    /// Its handle.
+    pub cti: Cti,
+    /// How it was given.
+    pub kind: Kind,
+    /// What it discloses at most.
+    pub scope: Scope,
+    /// When it was issued.
+    pub issued_at: UnixTime,
+    /// When it expires.
+    pub expires_at: UnixTime,
+    /// When it was revoked, if it was.
+    pub revoked_at: Option<UnixTime>,
+}
+
+/// Where a page of consents ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageKey {
+    /// When the last one was issued.
+    pub issued_at: UnixTime,
+    /// Its handle.
+    pub cti: Cti,
 }
 
 /// What stands behind a handle at one moment.

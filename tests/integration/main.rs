@@ -4,6 +4,7 @@
 mod assignment;
 mod connections;
 mod consents;
+mod federation;
 mod identity;
 mod outcomes;
 mod policy;
@@ -16,5 +17,6 @@ mod renewal;
 mod requests;
 mod sandbox;
 mod service;
+mod streams;
 mod unreachable;
 mod uses;

@@ -123,6 +123,11 @@ struct Kept {
 }
 
 impl Phone {
+    /// Its id at home.
+    pub fn id(&self) -> [u8; 16] {
+        self.device_id
+    }
+
     /// Keeps it in a file that its owner alone can read.
     pub fn keep(&self, path: &Path) -> Result<()> {
         let kept = Kept { device_id: to_hex(&self.device_id), enrollment_key: to_hex(&self.enrollment_key.to_pkcs8()) };

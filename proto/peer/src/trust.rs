@@ -141,6 +141,16 @@ impl TrustStore {
 }
 
 impl Trust {
+    /// The signed trust list, as it was read.
+    pub fn list_bytes(&self) -> &[u8] {
+        &self.bytes.0
+    }
+
+    /// The signed policy, as it was read.
+    pub fn policy_bytes(&self) -> &[u8] {
+        &self.bytes.1
+    }
+
     /// When the first of the two documents ends.
     pub fn expires_at(&self) -> UnixTime {
         self.list_edition.expires_at.min(self.policy_edition.expires_at)

@@ -166,7 +166,7 @@ async fn a_revoked_consent_is_refused_and_its_statement_would_have_had_a_newer_h
     let (phone, other) =
         (fixture.phone(&seeded(Condition::Green), |_| {}).await, fixture.phone(&seeded(Condition::Red), |_| {}).await);
     assert!(ask(&fixture, &query(&phone, Scope::LEVEL)).await.is_ok());
-    let head = fixture.home.store.revoke_consent(phone.issued.cti, NOW).await.unwrap();
+    let head = fixture.home.store.revoke_consent(phone.issued.cti, None, NOW).await.unwrap();
     assert_eq!(reason(&fixture, &query(&phone, Scope::LEVEL)).await, Reason::ConsentRevoked);
     assert_eq!(status(&fixture, &other, Scope::LEVEL).await.head, head);
 }

@@ -3,24 +3,32 @@
 //!
 //! What is refused names the field and what would be right, and never repeats what was sent: it may be a person's (I6).
 
+use peer::config::{parse_hex, to_hex};
 use proto::{
     cbor,
-    contract::{assignment::SetCodeRequest, province::LookupRequest, traveler::EnrollDeviceRequest, types},
+    contract::{
+        assignment::SetCodeRequest,
+        province::LookupRequest,
+        traveler::{EnrollDeviceRequest, ListConsentsRequest, RevokeConsentRequest},
+        types,
+    },
     refusal::{Object, Reason, Refusal},
     statement::{MAX_LABEL_BYTES, MAX_RULE_BYTES},
     suite::VerifyingKey,
     terms::{Purpose, Scope},
-    token::device_key_from_cose,
+    time::UnixTime,
+    token::{Cti, device_key_from_cose},
     venue::{VenueError, VenueId},
 };
 
 use crate::{
     assignment::{Assignment, MAX_JUSTIFICATION_CHARS},
+    consents::{DEFAULT_PAGE, MAX_PAGE},
     document::{Document, DocumentType},
     enrollment::Enrollment,
     lookup::Query,
     request::RequestId,
-    store::Name,
+    store::{DeviceId, Name, PageKey},
 };
 
 /// A COSE_Key of P-256 has some forty bytes.
@@ -45,6 +53,50 @@ pub(super) fn query(request: LookupRequest) -> Result<Query, Refusal> {
         _ => return Err(Refusal::field("exchange_id", "16 bytes")),
     }
     Ok(Query { token, proof: (!proof.is_empty()).then_some(proof), venue, purpose, scope })
+}
+
+/// Whose consents, from where on, and how many.
+pub(super) fn list_consents(request: &ListConsentsRequest) -> Result<(DeviceId, Option<PageKey>, u32), Refusal> {
+    let device = parse_device_id(&request.device_id)?;
+    let size = match u32::try_from(request.page_size) {
+        Ok(0) => DEFAULT_PAGE,
+        Ok(size) if size <= MAX_PAGE => size,
+        _ => return Err(Refusal::field("page_size", "0 to 100")),
+    };
+    let after = match request.page_token.as_str() {
+        "" => None,
+        token => Some(parse_page_token(token).ok_or_else(|| Refusal::field("page_token", "one that was given out"))?),
+    };
+    Ok((device, after, size))
+}
+
+/// A page's end, as a caller brings it back: 16 hexadecimal digits of a time and 32 of a handle.
+pub(super) fn page_token(key: PageKey) -> String {
+    format!("{:016x}{}", key.issued_at.as_secs(), to_hex(&key.cti.0))
+}
+
+fn parse_page_token(token: &str) -> Option<PageKey> {
+    let (time, cti) = token.split_at_checked(16)?;
+    let issued_at = UnixTime::from_secs(u64::from_be_bytes(parse_hex(time)?.try_into().ok()?));
+    Some(PageKey { issued_at, cti: Cti(parse_hex(cti)?.try_into().ok()?) })
+}
+
+/// Which consent to revoke, and whose.
+pub(super) fn revocation(request: &RevokeConsentRequest) -> Result<(DeviceId, Cti), Refusal> {
+    let device = parse_device_id(&request.device_id)?;
+    match <[u8; 16]>::try_from(request.cti.as_slice()) {
+        Ok(cti) => Ok((device, Cti(cti))),
+        Err(_) if request.cti.is_empty() => Err(Refusal::missing("cti")),
+        Err(_) => Err(Refusal::field("cti", "16 bytes")),
+    }
+}
+
+fn parse_device_id(bytes: &[u8]) -> Result<DeviceId, Refusal> {
+    match <[u8; 16]>::try_from(bytes) {
+        Ok(id) => Ok(DeviceId(id)),
+        Err(_) if bytes.is_empty() => Err(Refusal::missing("device_id")),
+        Err(_) => Err(Refusal::field("device_id", "16 bytes")),
+    }
 }
 
 /// An enrolment, refused in the order of its fields.

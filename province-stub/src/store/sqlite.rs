@@ -27,8 +27,8 @@ use sqlx::{
 };
 
 use super::{
-    Assigned, CHANGE_RETENTION, CONSENT_RETENTION, Change, Device, DeviceId, IssuedToken, NewAssignment, NewConsent,
-    NewDevice, NewPerson, PersonId, REQUEST_RETENTION, Snapshot, Store, StoreError,
+    Assigned, CHANGE_RETENTION, CONSENT_RETENTION, Change, Device, DeviceId, IssuedConsent, IssuedToken, NewAssignment,
+    NewConsent, NewDevice, NewPerson, PageKey, PersonId, REQUEST_RETENTION, Snapshot, Store, StoreError,
 };
 use crate::{document::Document, request::RequestKey};
 
@@ -149,11 +149,21 @@ impl Store for SqliteStore {
         Ok(tx.commit().await?)
     }
 
-    async fn revoke_consent(&self, cti: Cti, now: UnixTime) -> Result<LogHead, StoreError> {
+    async fn revoke_consent(&self, cti: Cti, of: Option<PersonId>, now: UnixTime) -> Result<LogHead, StoreError> {
         let mut tx = self.begin().await?;
-        let head = consents::revoke(&mut tx, cti, now).await?;
+        let head = consents::revoke(&mut tx, cti, of, now).await?;
         tx.commit().await?;
         Ok(head)
+    }
+
+    async fn consents(
+        &self,
+        person: PersonId,
+        now: UnixTime,
+        after: Option<PageKey>,
+        limit: u32,
+    ) -> Result<Vec<IssuedConsent>, StoreError> {
+        consents::list(&mut *self.readers.acquire().await?, person, now, after, limit).await
     }
 
     async fn revoke_standing(&self, now: UnixTime, random: &dyn Random) -> Result<u32, StoreError> {

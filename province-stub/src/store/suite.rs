@@ -31,6 +31,7 @@ pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
         a_key_is_good_for_one_token,
         a_reprint_revokes_the_paper_before,
         a_revocation_is_one_event,
+        consents_are_listed_newest_first_and_only_their_travelers,
         a_new_status_is_an_event_for_every_consent_that_may_be_honoured,
         the_same_status_again_is_recorded_and_no_event,
         evidence_is_read_by_scope_latest_first_and_bounded,
@@ -71,6 +72,31 @@ fn consent(person: PersonId, issued_at: UnixTime, kind: Kind) -> NewConsent {
 async fn issue<S: Store>(store: &S, consent: &NewConsent) -> Result<IssuedToken, StoreError> {
     let id = format!("issue-{:x}", u128::from_be_bytes(consent.cti.0));
     store.issue_consent(&request(&id, ""), consent, LIMIT, &SystemRandom).await
+}
+
+async fn consents_are_listed_newest_first_and_only_their_travelers<S: Store>(store: S) {
+    let (anna, ben) = (add_person(&store, 1).await, add_person(&store, 2).await);
+    let mut issued = Vec::new();
+    for seconds in [0, 10, 10] {
+        let consent = consent(anna, NOW.plus(Duration::from_secs(seconds)), Kind::Own);
+        issue(&store, &consent).await.unwrap();
+        issued.push((consent.issued_at, consent.cti));
+    }
+    issued.sort_by(|a, b| b.cmp(a));
+    let page = |person, now, after, limit| store.consents(person, now, after, limit);
+    let keys = |consents: &[IssuedConsent]| consents.iter().map(|c| (c.issued_at, c.cti)).collect::<Vec<_>>();
+    let all = page(anna, NOW, None, 10).await.unwrap();
+    assert_eq!(keys(&all), issued);
+    assert!(page(ben, NOW, None, 10).await.unwrap().is_empty());
+    let first = page(anna, NOW, None, 2).await.unwrap();
+    let after = first.last().map(|last| PageKey { issued_at: last.issued_at, cti: last.cti });
+    assert_eq!(keys(&page(anna, NOW, after, 2).await.unwrap()), issued[2..]);
+    let (_, cti) = issued[0];
+    assert!(matches!(store.revoke_consent(cti, Some(ben), NOW).await, Err(StoreError::ConsentUnknown)));
+    store.revoke_consent(cti, Some(anna), NOW).await.unwrap();
+    assert_eq!(page(anna, NOW, None, 1).await.unwrap()[0].revoked_at, Some(NOW));
+    let end = NOW.plus(HOUR);
+    assert_eq!(page(anna, end, None, 10).await.unwrap().len(), 2, "what has expired is not listed");
 }
 
 fn assignment(index: u32, label: &str, now: UnixTime) -> NewAssignment {
@@ -161,7 +187,7 @@ async fn issue_is_bounded_and_idempotent<S: Store>(store: S) {
     let refused = issue(&store, &consent(person, NOW, Kind::Own)).await;
     assert!(matches!(refused, Err(StoreError::TooManyConsents(LIMIT))));
     // Revoked and expired ones are not live.
-    store.revoke_consent(first.cti, NOW).await.unwrap();
+    store.revoke_consent(first.cti, None, NOW).await.unwrap();
     issue(&store, &consent(person, NOW, Kind::Own)).await.unwrap();
     issue(&store, &consent(person, NOW.plus(HOUR), Kind::Own)).await.unwrap();
     assert_eq!(store.head().await.unwrap().seq, 1, "ordinary issue is no event");
@@ -205,12 +231,12 @@ async fn a_revocation_is_one_event<S: Store>(store: S) {
     let person = add_person(&store, 0).await;
     let issued = consent(person, NOW, Kind::Own);
     issue(&store, &issued).await.unwrap();
-    let head = store.revoke_consent(issued.cti, NOW).await.unwrap();
+    let head = store.revoke_consent(issued.cti, None, NOW).await.unwrap();
     assert_eq!(head.seq, 1);
-    assert_eq!(store.revoke_consent(issued.cti, NOW.plus(HOUR)).await.unwrap(), head);
+    assert_eq!(store.revoke_consent(issued.cti, None, NOW.plus(HOUR)).await.unwrap(), head);
     let event = Change { seq: 1, cti: issued.cti, what: ChangeKind::Revoked, at: NOW };
     assert_eq!(store.changes(0, 10).await.unwrap(), [event]);
-    assert!(matches!(store.revoke_consent(Cti([0; 16]), NOW).await, Err(StoreError::ConsentUnknown)));
+    assert!(matches!(store.revoke_consent(Cti([0; 16]), None, NOW).await, Err(StoreError::ConsentUnknown)));
 }
 
 async fn a_new_status_is_an_event_for_every_consent_that_may_be_honoured<S: Store>(store: S) {
@@ -225,7 +251,7 @@ async fn a_new_status_is_an_event_for_every_consent_that_may_be_honoured<S: Stor
     for consent in [&long_over, &lately_over, &live, &revoked, &others] {
         issue(&store, consent).await.unwrap();
     }
-    store.revoke_consent(revoked.cti, NOW).await.unwrap();
+    store.revoke_consent(revoked.cti, None, NOW).await.unwrap();
     let assigned = set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap();
     assert_eq!((assigned.assigned_at, assigned.head.seq, assigned.changed), (NOW, 3, 2));
     let events = store.changes(1, 10).await.unwrap();

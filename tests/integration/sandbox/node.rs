@@ -9,7 +9,7 @@ use std::{
 
 use peer::accept::{AcceptLimits, accept};
 use proto::contract::province::{
-    LookupRequest, LookupResponse, UnknownTraveler, lookup_response,
+    GetNodeRequest, GetNodeResponse, LookupRequest, LookupResponse, UnknownTraveler, lookup_response,
     province_service_server::{ProvinceService, ProvinceServiceServer},
 };
 use tokio::net::{TcpListener, TcpStream};
@@ -55,6 +55,10 @@ impl ProvinceService for Scripted {
             Some(answer) => answer.map(Response::new),
             None => std::future::pending().await,
         }
+    }
+
+    async fn get_node(&self, _request: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {
+        Ok(Response::new(GetNodeResponse { software: "scripted/1".into(), ..GetNodeResponse::default() }))
     }
 }
 

@@ -10,13 +10,16 @@ use proto::{
     time::UnixTime,
     token::{Cti, TokenHash},
 };
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     changes, codes, people,
     rows::{bytes, corrupt, secs, time, uint},
 };
-use crate::store::{ChangeKind, Found, HONOURED_AFTER_EXPIRY, NewConsent, Particulars, PersonId, Snapshot, StoreError};
+use crate::store::{
+    ChangeKind, Found, HONOURED_AFTER_EXPIRY, IssuedConsent, NewConsent, PageKey, Particulars, PersonId, Snapshot,
+    StoreError,
+};
 
 /// The log's head is always there; all else is there if the handle is known.
 const FIND: &str = "
@@ -89,11 +92,18 @@ pub(super) async fn replace_paper(
 }
 
 /// Revokes a consent. Doing so again changes nothing.
-pub(super) async fn revoke(connection: &mut SqliteConnection, cti: Cti, now: UnixTime) -> Result<LogHead, StoreError> {
-    let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM consent WHERE cti = ?)")
-        .bind(cti.0.as_slice())
-        .fetch_one(&mut *connection)
-        .await?;
+pub(super) async fn revoke(
+    connection: &mut SqliteConnection,
+    cti: Cti,
+    of: Option<PersonId>,
+    now: UnixTime,
+) -> Result<LogHead, StoreError> {
+    let known: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM consent WHERE cti = ?1 AND person = coalesce(?2, person))")
+            .bind(cti.0.as_slice())
+            .bind(of.map(|person| person.0))
+            .fetch_one(&mut *connection)
+            .await?;
     if !known {
         return Err(StoreError::ConsentUnknown);
     }
@@ -105,6 +115,43 @@ pub(super) async fn revoke(connection: &mut SqliteConnection, cti: Cti, now: Uni
         .rows_affected();
     let event = if revoked == 0 { &[][..] } else { &[cti] };
     changes::append_in_order(connection, event, ChangeKind::Revoked, now).await
+}
+
+/// A page of a person's consents, newest first.
+pub(super) async fn list(
+    connection: &mut SqliteConnection,
+    person: PersonId,
+    now: UnixTime,
+    after: Option<PageKey>,
+    limit: u32,
+) -> Result<Vec<IssuedConsent>, StoreError> {
+    // Before the first page lies what is later than everything.
+    let after = after.unwrap_or(PageKey { issued_at: UnixTime::MAX, cti: Cti([0xff; 16]) });
+    let rows = sqlx::query(
+        "SELECT cti, kind, scope, issued_at, expires_at, revoked_at FROM consent \
+         WHERE person = ?1 AND expires_at > ?2 AND (issued_at, cti) < (?3, ?4) \
+         ORDER BY issued_at DESC, cti DESC LIMIT ?5",
+    )
+    .bind(person.0)
+    .bind(secs(now))
+    .bind(secs(after.issued_at))
+    .bind(after.cti.0.as_slice())
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(issued_consent).collect()
+}
+
+fn issued_consent(row: &SqliteRow) -> Result<IssuedConsent, StoreError> {
+    let revoked = row.try_get::<Option<i64>, _>("revoked_at")?.is_some();
+    Ok(IssuedConsent {
+        cti: Cti(bytes(row, "cti")?),
+        kind: Kind::from_number(uint(row, "kind")?).map_err(|_| corrupt("kind"))?,
+        scope: Scope::from_bits(uint(row, "scope")?).map_err(|_| corrupt("scope"))?,
+        issued_at: time(row, "issued_at")?,
+        expires_at: time(row, "expires_at")?,
+        revoked_at: if revoked { Some(time(row, "revoked_at")?) } else { None },
+    })
 }
 
 /// Revokes what was issued to no device.

@@ -1,0 +1,198 @@
+//! The federation's public face: its signed documents as they are, and the board of members. Open to every peer.
+
+use std::sync::Arc;
+
+use peer::trust::{Trust, TrustStore};
+use proto::{
+    contract::federation::{
+        GetPolicyRequest, GetPolicyResponse, GetTrustListRequest, GetTrustListResponse, Health, ListMembersRequest,
+        ListMembersResponse, Member as WireMember, WatchMembersRequest, WatchMembersResponse, WatchPolicyRequest,
+        WatchPolicyResponse, WatchTrustListRequest, WatchTrustListResponse,
+        federation_service_server::FederationService,
+    },
+    member::Member,
+    refusal::{Reason, Refusal},
+    time::UnixTime,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::board::Board;
+
+const DEFAULT_PAGE: usize = 50;
+const MAX_PAGE: usize = 100;
+/// Messages that may wait for a slow watcher; meanwhile newer states take the place of older ones.
+const WAITING: usize = 1;
+
+/// The federation service.
+#[derive(Debug)]
+pub(crate) struct Federation {
+    trust: Arc<TrustStore>,
+    board: Arc<Board>,
+    watchers: Arc<Semaphore>,
+}
+
+type Watch<T> = ReceiverStream<Result<T, Status>>;
+
+impl Federation {
+    /// With room for so many watchers.
+    pub(crate) fn new(trust: Arc<TrustStore>, board: Arc<Board>, max_watchers: usize) -> Self {
+        Self { trust, board, watchers: Arc::new(Semaphore::new(max_watchers)) }
+    }
+
+    fn watcher(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        let place = self.watchers.clone().try_acquire_owned();
+        place.map_err(|_| Refusal::new(Reason::Overloaded).with("limit", "watchers"))
+    }
+
+    /// Documents that are newer than the one a watcher holds, for as long as it watches.
+    fn watch_documents<T: Send + 'static>(
+        &self,
+        mut held: u64,
+        document: impl Fn(&Trust) -> (u64, T) + Send + 'static,
+    ) -> Result<Watch<T>, Refusal> {
+        let (place, trust) = (self.watcher()?, self.trust.clone());
+        Ok(watch(place, trust.subscribe(), move || {
+            let (version, message) = document(&trust.current());
+            let newer = version > held;
+            held = held.max(version);
+            newer.then_some(message)
+        }))
+    }
+}
+
+/// Sends a message now and after every change, if there is one to send, until the watcher goes away.
+fn watch<T: Send + 'static>(
+    place: OwnedSemaphorePermit,
+    mut changed: watch::Receiver<u64>,
+    mut message: impl FnMut() -> Option<T> + Send + 'static,
+) -> Watch<T> {
+    let (messages, stream) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        let _place = place;
+        loop {
+            changed.mark_unchanged();
+            if let Some(message) = message()
+                && messages.send(Ok(message)).await.is_err()
+            {
+                return;
+            }
+            tokio::select! {
+                () = messages.closed() => return,
+                change = changed.changed() => if change.is_err() { return },
+            }
+        }
+    });
+    ReceiverStream::new(stream)
+}
+
+#[tonic::async_trait]
+impl FederationService for Federation {
+    type WatchTrustListStream = Watch<WatchTrustListResponse>;
+    type WatchPolicyStream = Watch<WatchPolicyResponse>;
+    type WatchMembersStream = Watch<WatchMembersResponse>;
+
+    async fn get_trust_list(
+        &self,
+        _request: Request<GetTrustListRequest>,
+    ) -> Result<Response<GetTrustListResponse>, Status> {
+        let trust = self.trust.current();
+        Ok(Response::new(GetTrustListResponse {
+            trust_list: trust.list_bytes().to_vec(),
+            version: trust.list_edition.version,
+            expire_time: Some(trust.list_edition.expires_at.to_protobuf()),
+        }))
+    }
+
+    async fn watch_trust_list(
+        &self,
+        request: Request<WatchTrustListRequest>,
+    ) -> Result<Response<Self::WatchTrustListStream>, Status> {
+        let watch = self.watch_documents(request.into_inner().held_version, |trust| {
+            let version = trust.list_edition.version;
+            (version, WatchTrustListResponse { trust_list: trust.list_bytes().to_vec(), version })
+        })?;
+        Ok(Response::new(watch))
+    }
+
+    async fn get_policy(&self, _request: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
+        let trust = self.trust.current();
+        Ok(Response::new(GetPolicyResponse {
+            policy: trust.policy_bytes().to_vec(),
+            version: trust.policy_edition.version,
+            expire_time: Some(trust.policy_edition.expires_at.to_protobuf()),
+        }))
+    }
+
+    async fn watch_policy(
+        &self,
+        request: Request<WatchPolicyRequest>,
+    ) -> Result<Response<Self::WatchPolicyStream>, Status> {
+        let watch = self.watch_documents(request.into_inner().held_version, |trust| {
+            let version = trust.policy_edition.version;
+            (version, WatchPolicyResponse { policy: trust.policy_bytes().to_vec(), version })
+        })?;
+        Ok(Response::new(watch))
+    }
+
+    async fn list_members(
+        &self,
+        request: Request<ListMembersRequest>,
+    ) -> Result<Response<ListMembersResponse>, Status> {
+        Ok(Response::new(list_members(&self.trust.current(), &self.board, &request.into_inner())?))
+    }
+
+    async fn watch_members(
+        &self,
+        _request: Request<WatchMembersRequest>,
+    ) -> Result<Response<Self::WatchMembersStream>, Status> {
+        let (place, trust, board) = (self.watcher()?, self.trust.clone(), self.board.clone());
+        let changed = board.subscribe();
+        Ok(Response::new(watch(place, changed, move || {
+            let trust = trust.current();
+            let members = trust.list.members.keys().map(|member| describe(*member, &board)).collect();
+            Some(WatchMembersResponse { members })
+        })))
+    }
+}
+
+fn list_members(trust: &Trust, board: &Board, request: &ListMembersRequest) -> Result<ListMembersResponse, Refusal> {
+    let size = match usize::try_from(request.page_size) {
+        Ok(0) => DEFAULT_PAGE,
+        Ok(size) if size <= MAX_PAGE => size,
+        _ => return Err(Refusal::field("page_size", "0 to 100")),
+    };
+    let after: Option<Member> = match request.page_token.as_str() {
+        "" => None,
+        token => Some(token.parse().map_err(|_| Refusal::field("page_token", "one that was given out"))?),
+    };
+    let mut rest = trust.list.members.keys().copied().filter(|member| after.is_none_or(|after| *member > after));
+    let page: Vec<Member> = rest.by_ref().take(size).collect();
+    let more = rest.next().is_some();
+    Ok(ListMembersResponse {
+        next_page_token: page.last().filter(|_| more).map(Member::to_string).unwrap_or_default(),
+        members: page.into_iter().map(|member| describe(member, board)).collect(),
+    })
+}
+
+fn describe(member: Member, board: &Board) -> WireMember {
+    let (profile, notice) = (member.profile(), board.notice(member));
+    let health = match notice.serving {
+        None => Health::Unspecified,
+        Some(true) => Health::Serving,
+        Some(false) => Health::Unreachable,
+    };
+    WireMember {
+        code: member.to_string(),
+        name_en: profile.name_en.to_owned(),
+        name_zh: profile.name_zh.to_owned(),
+        health_code_zh: profile.health_code_zh.to_owned(),
+        health: health.into(),
+        last_answer_time: notice.last_answer.map(UnixTime::to_protobuf),
+        software: notice.software,
+        trust_list_version: notice.trust_list_version,
+        policy_version: notice.policy_version,
+        clock_offset_seconds: notice.clock_offset,
+    }
+}
