@@ -11,6 +11,7 @@ use proto::{
         province::LookupRequest,
         recognition::{RecognizeResponse, Source},
     },
+    identity::PeerId,
     member::Member,
     policy::Judgement,
     random::{self, Random},
@@ -65,9 +66,7 @@ impl Exchange {
         let token = match consent::authenticate(&query, &trust.list) {
             Ok(token) => token,
             Err(refusal) => {
-                self.metrics.refused(refusal.reason());
-                let caller = query.caller;
-                self.record.note(RefusalEntry { time: now, caller, reason: refusal.reason() });
+                self.note(&query.caller, &refusal);
                 return Err(refusal);
             }
         };
@@ -91,6 +90,13 @@ impl Exchange {
             answer
         });
         answered.inspect_err(|refusal| self.metrics.refused(refusal.reason()))
+    }
+
+    /// Counts and notes a refusal before any token verified, against the caller alone.
+    pub(crate) fn note(&self, caller: &PeerId, refusal: &Refusal) {
+        self.metrics.refused(refusal.reason());
+        let time = self.standing.trust.clock().now();
+        self.record.note(RefusalEntry { time, caller: caller.clone(), reason: refusal.reason() });
     }
 
     fn open_record(&self, query: &Query, token: &ConsentToken, trust: &Trust, now: UnixTime) -> Entry {

@@ -99,18 +99,20 @@ impl Finding {
         };
         let Self::Stated { bytes, statement, judgement } = self else { return answer };
         let status = statement.status();
-        answer.source = Source::Home.into();
-        answer.as_of = Some(status.issued_at.to_protobuf());
         answer.change_token = status.head.to_change_token(home);
         match judgement {
             Judgement::Status(level) => {
                 answer.level = level_number(level);
                 answer.conversion = Some(conversion(status, answer.level, policy_version));
                 answer.assignment = assignment(status);
+                answer.source = Source::Home.into();
+                answer.as_of = Some(status.issued_at.to_protobuf());
                 answer.statement = bytes;
             }
             Judgement::Undetermined => {
                 answer.conversion = Some(conversion(status, 0, policy_version));
+                answer.source = Source::Home.into();
+                answer.as_of = Some(status.issued_at.to_protobuf());
                 answer.statement = bytes;
             }
             Judgement::Unsubstantiated(authority) => {

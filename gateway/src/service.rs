@@ -17,7 +17,7 @@ use proto::{
 };
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::error;
+use tracing::{Instrument as _, error};
 
 use crate::{
     exchange::Exchange,
@@ -72,13 +72,14 @@ impl Recognition {
     ) -> Result<RecognizeResponse, Refusal> {
         let trust = self.exchange.trust()?;
         let query = Query::parse(request, caller, &trust.list)
-            .inspect_err(|refusal| self.exchange.metrics.refused(refusal.reason()))?;
+            .inspect_err(|refusal| self.exchange.note(&caller.peer, refusal))?;
         let exchange = self.exchange.clone();
         // In a task of its own: a caller that goes away does not take the record with it. It keeps its place till the end.
-        let running = tokio::spawn(async move {
+        let running = async move {
             let _place = place;
             exchange.run(query, &trust, deadline.checked_sub(RESERVE).unwrap_or(deadline)).await
-        });
+        };
+        let running = tokio::spawn(running.in_current_span());
         running.await.unwrap_or_else(|error| {
             error!(%error, "an exchange failed");
             Err(Refusal::new(Reason::Internal))

@@ -372,7 +372,7 @@ impl Drop for Registration {
     }
 }
 
-/// An authenticated connection. Reads fail once trust in its peer has ended.
+/// An authenticated connection. Reads and writes fail once trust in its peer has ended.
 pub struct PeerStream {
     stream: TlsStream<TcpStream>,
     caller: Caller,
@@ -387,6 +387,16 @@ impl std::fmt::Debug for PeerStream {
     }
 }
 
+impl PeerStream {
+    /// Nothing more is read from or written to a peer in whom trust has ended.
+    fn check_open(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.closed.as_mut().poll(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionReset, "trust in this peer has ended")),
+        }
+    }
+}
+
 impl Connected for PeerStream {
     type ConnectInfo = Caller;
 
@@ -397,15 +407,14 @@ impl Connected for PeerStream {
 
 impl AsyncRead for PeerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.closed.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "trust in this peer has ended")));
-        }
+        self.check_open(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for PeerStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check_open(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -422,6 +431,7 @@ impl AsyncWrite for PeerStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check_open(cx)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
