@@ -122,6 +122,8 @@ struct RawMembers {
     timeout: Duration,
     #[serde(with = "humantime_serde")]
     attempt_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    connect_timeout: Duration,
     max_in_flight: usize,
     max_in_flight_per_caller: usize,
 }
@@ -165,9 +167,9 @@ impl Default for RawLimits {
 
 impl Default for RawMembers {
     fn default() -> Self {
-        let MemberLimits { timeout, attempt_timeout, max_in_flight, max_in_flight_per_caller } =
+        let MemberLimits { timeout, attempt_timeout, connect_timeout, max_in_flight, max_in_flight_per_caller } =
             MemberLimits::default();
-        Self { timeout, attempt_timeout, max_in_flight, max_in_flight_per_caller }
+        Self { timeout, attempt_timeout, connect_timeout, max_in_flight, max_in_flight_per_caller }
     }
 }
 
@@ -253,6 +255,7 @@ fn check_limits(path: &Path, document: &Document) -> Result<Limits, ConfigError>
         member: MemberLimits {
             timeout: lasts("members.timeout", members.timeout, minute)?,
             attempt_timeout: lasts("members.attempt_timeout", members.attempt_timeout, members.timeout)?,
+            connect_timeout: lasts("members.connect_timeout", members.connect_timeout, minute)?,
             max_in_flight: within("members.max_in_flight", members.max_in_flight, 1, 65_536)?,
             max_in_flight_per_caller: within(
                 "members.max_in_flight_per_caller",

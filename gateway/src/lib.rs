@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! peer::edge       telemetry → rescue → identity → admission → deadline
-//! service            decode and parse: protobuf → query
+//! service            one call, or a stream of them
+//! call                 decode and parse: protobuf → query
 //! exchange             consent       token signature, proof, time, audience, purpose
 //!                      policy        venue's category × purpose → granted scope
 //!                      redemption    a proof is redeemed by one venue
@@ -22,6 +23,7 @@ pub mod pki;
 pub mod server;
 
 mod board;
+mod call;
 mod consent;
 mod exchange;
 mod federation;

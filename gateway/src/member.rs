@@ -39,6 +39,8 @@ pub struct MemberLimits {
     pub timeout: Duration,
     /// How long one attempt may take.
     pub attempt_timeout: Duration,
+    /// How long connecting and shaking hands may take.
+    pub connect_timeout: Duration,
     /// How many lookups may be under way.
     pub max_in_flight: usize,
     /// How many of them for one caller: nobody can take a member from everybody.
@@ -50,6 +52,7 @@ impl Default for MemberLimits {
         Self {
             timeout: Duration::from_millis(800),
             attempt_timeout: Duration::from_millis(350),
+            connect_timeout: Duration::from_millis(300),
             max_in_flight: 256,
             max_in_flight_per_caller: 64,
         }
@@ -131,7 +134,8 @@ impl MemberClient {
     ) -> Result<Self, tonic::transport::Error> {
         let expected = Expected::NodeOf(member);
         let endpoints = addresses.iter().map(|address| {
-            let channel = dial::channel(standing, address, expected, dial::DialLimits::default())?;
+            let dialling = dial::DialLimits { connect_timeout: limits.connect_timeout, ..dial::DialLimits::default() };
+            let channel = dial::channel(standing, address, expected, dialling)?;
             Ok(Endpoint { channel, breaker: CircuitBreaker::default() })
         });
         Ok(Self {

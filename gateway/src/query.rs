@@ -9,7 +9,7 @@ use proto::{
     refusal::{Reason, Refusal},
     terms::{Purpose, Scope},
     trust::TrustList,
-    venue::{VenueError, VenueId, has_long_number},
+    venue::{VenueId, has_long_number},
 };
 
 /// The longest a staff id may be, in bytes.
@@ -72,13 +72,7 @@ fn venue_of(text: &str, caller: &PeerId, list: &TrustList) -> Result<VenueId, Re
     if let (Role::Venue(own), "") = (caller.role(), text) {
         return Ok(own.clone());
     }
-    if text.is_empty() {
-        return Err(Refusal::missing("venue"));
-    }
-    let venue: VenueId = text.parse().map_err(|error| match error {
-        VenueError::Member(_) => unknown_member(text).violating("venue", error),
-        VenueError::Category(_) | VenueError::Form => Refusal::field("venue", error),
-    })?;
+    let venue = VenueId::from_field("venue", text)?;
     match caller.role() {
         Role::Venue(own) if *own == venue => Ok(venue),
         Role::Venue(_) => Err(Refusal::new(Reason::VenueNotYours).with("venue", &venue)),
@@ -98,15 +92,6 @@ fn venue_of(text: &str, caller: &PeerId, list: &TrustList) -> Result<VenueId, Re
         role @ (Role::Feed(_) | Role::Gateway(_) | Role::Node(_) | Role::Operator(_)) => {
             Err(Refusal::new(Reason::RoleNotAllowed).with("role", role.word()))
         }
-    }
-}
-
-/// Names the code if it has the form of one; whatever else stands there may be anything, and is not repeated.
-fn unknown_member(venue: &str) -> Refusal {
-    let refusal = Refusal::new(Reason::MemberUnknown);
-    match venue.split_once('/') {
-        Some((code, _)) if code.len() == 2 && code.bytes().all(|b| b.is_ascii_digit()) => refusal.with("member", code),
-        _ => refusal,
     }
 }
 

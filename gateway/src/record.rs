@@ -10,7 +10,7 @@ mod store;
 use std::{path::Path, thread, time::Duration};
 
 use opentelemetry::KeyValue;
-use peer::serve::Impaired;
+use peer::health::Impaired;
 use proto::{
     member::Member,
     refusal::{Reason, Refusal},

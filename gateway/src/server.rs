@@ -8,8 +8,9 @@ use peer::{
     credentials::{CredentialError, Credentials},
     edge::Edge,
     files,
+    health::Impaired,
     metrics::{CallMetrics, Metrics, MetricsError},
-    serve::{Impaired, Listeners, ServeError, Service, Standing, serve},
+    serve::{Listeners, ServeError, Service, Standing, serve},
     trust::{TrustError, TrustStore},
 };
 use proto::{

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::service::Recognition;
+use crate::{call, exchange::Exchange};
 
 /// The longest an item's id may be, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 64;
@@ -42,7 +42,7 @@ pub(crate) type Answers = ReceiverStream<Result<RecognizeStreamResponse, Status>
 /// What all items of a stream share.
 #[derive(Clone, Debug)]
 pub(crate) struct Lane {
-    pub(crate) recognition: Recognition,
+    pub(crate) exchange: Arc<Exchange>,
     pub(crate) admission: Admission,
     pub(crate) caller: Arc<Caller>,
     pub(crate) limits: StreamLimits,
@@ -103,7 +103,7 @@ impl Lane {
     async fn recognize(&self, request: RecognizeRequest) -> Result<RecognizeResponse, Refusal> {
         let place = Place::from(self.admission.admit(&self.caller.peer)?);
         let deadline = Instant::now() + self.limits.max_duration;
-        let answer = self.recognition.answer(request, &self.caller, deadline, Some(place));
+        let answer = call::answer(&self.exchange, request, &self.caller, deadline, Some(place));
         timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(Refusal::new(Reason::DeadlineExceeded)))
     }
 }

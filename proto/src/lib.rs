@@ -14,6 +14,7 @@
 //! [`random`] and [`time`] (passed in, so that a simulation can own them). `*.cddl` beside this crate is the normative
 //! layout of all signed objects.
 
+pub mod authority;
 pub mod cbor;
 pub mod consent;
 pub mod consent_request;
@@ -22,6 +23,7 @@ pub mod cose;
 pub mod envelope;
 pub mod hint;
 pub mod identity;
+pub mod lives;
 pub mod member;
 pub mod policy;
 pub mod presentation;

@@ -5,7 +5,7 @@
 
 mod document;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use ciborium::Value;
 
@@ -15,9 +15,10 @@ use crate::{
     refusal::{Object, Refusal},
     statement::{Authority, Status},
     suite::SigningKey,
-    terms::{Category, Decision, Kind, Level, Purpose, Scope},
+    terms::{Category, Decision, Level, Purpose, Scope},
 };
 
+pub use crate::lives::Lives;
 pub use document::PolicyError;
 
 /// The policy that ships with the project, as TOML.
@@ -41,33 +42,6 @@ pub struct Policy {
     authorities: BTreeMap<String, Text>,
     answers: Answers,
     correction: Text,
-}
-
-/// Longest lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lives {
-    /// Of a token with a device, and of an assisted one.
-    pub token: Duration,
-    /// Of a paper token.
-    pub paper: Duration,
-    /// Of a proof.
-    pub proof: Duration,
-    /// Of a statement.
-    pub statement: Duration,
-    /// How long an offline verifier may trust a statement.
-    pub offline: Duration,
-    /// How old a last known green may be; zero is off.
-    pub last_known_good: Duration,
-}
-
-impl Lives {
-    /// The longest life of a token of this kind.
-    pub const fn of(&self, kind: Kind) -> Duration {
-        match kind {
-            Kind::Own | Kind::Dependent | Kind::Assisted => self.token,
-            Kind::Paper => self.paper,
-        }
-    }
 }
 
 /// Quotas at the home node.

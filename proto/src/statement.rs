@@ -3,23 +3,23 @@
 //! Upholds I3 (only home can make one) and I8 (a label that is not green names its rule and its authority). It holds the
 //! member's own label; the level is worked out by the published policy, by anyone. Times are stored, never "within 48 h".
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use ciborium::Value;
-use thiserror::Error;
+
+pub use crate::authority::{Authority, InvalidAuthority};
 
 use crate::{
     cbor::{self, Fields, MapBuilder},
     cose::{self, Unverified},
     hint::SEALED_LEN,
+    lives::Lives,
     member::Member,
-    policy::Lives,
     refusal::{Object, Reason, Refusal},
     suite::{Kid, SigningKey, VerifyingKey},
     terms::Scope,
     time::{CLOCK_LEEWAY, UnixTime},
     token::{TokenHash, check_life},
-    venue::is_name,
 };
 
 const ISS: i64 = 1;
@@ -78,51 +78,6 @@ impl LogHead {
         let (epoch, seq) = rest.split_first_chunk::<16>()?;
         let member = format!("{number:02}").parse().ok()?;
         Some((member, Self { epoch: *epoch, seq: u64::from_be_bytes(seq.try_into().ok()?) }))
-    }
-}
-
-/// Who decided an assignment: `<member>/<kind>`, e.g. `44/cdc`. Which kinds may decide what, the policy says.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Authority {
-    member: Member,
-    kind: Box<str>,
-}
-
-/// A text that is not `<member>/<kind>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("an authority is <member>/<kind>, the kind of a-z, 0-9 and inner '-', at most 24 bytes")]
-pub struct InvalidAuthority;
-
-impl Authority {
-    /// The longest an authority may be, in bytes.
-    pub const MAX_BYTES: usize = 27;
-
-    /// Whose authority it is; `00` for a national one.
-    pub const fn member(&self) -> Member {
-        self.member
-    }
-
-    /// What kind it is, e.g. `cdc`.
-    pub fn kind(&self) -> &str {
-        &self.kind
-    }
-}
-
-impl FromStr for Authority {
-    type Err = InvalidAuthority;
-
-    fn from_str(text: &str) -> Result<Self, InvalidAuthority> {
-        let (member, kind) = text.split_once('/').ok_or(InvalidAuthority)?;
-        if text.len() > Self::MAX_BYTES || !is_name(kind) {
-            return Err(InvalidAuthority);
-        }
-        Ok(Self { member: member.parse().map_err(|_| InvalidAuthority)?, kind: kind.into() })
-    }
-}
-
-impl fmt::Display for Authority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.member, self.kind)
     }
 }
 

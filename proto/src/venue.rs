@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::{
     member::{Member, UnknownMember},
+    refusal::{Reason, Refusal},
     terms::{Category, UnknownTerm},
 };
 
@@ -36,6 +37,26 @@ pub enum VenueError {
 impl VenueId {
     /// The longest a venue id may be, in bytes.
     pub const MAX_BYTES: usize = 40;
+
+    /// Reads the field of a request that names a venue. Of a member that is none the code is repeated if it has the form of
+    /// one; whatever else stands there may be anything, and is not.
+    pub fn from_field(field: &'static str, text: &str) -> Result<Self, Refusal> {
+        if text.is_empty() {
+            return Err(Refusal::missing(field));
+        }
+        text.parse().map_err(|error| match error {
+            VenueError::Member(_) => {
+                let refusal = Refusal::new(Reason::MemberUnknown).violating(field, error);
+                match text.split_once('/') {
+                    Some((code, _)) if code.len() == 2 && code.bytes().all(|b| b.is_ascii_digit()) => {
+                        refusal.with("member", code)
+                    }
+                    _ => refusal,
+                }
+            }
+            VenueError::Category(_) | VenueError::Form => Refusal::field(field, error),
+        })
+    }
 
     /// The member whose area it is in.
     pub const fn member(&self) -> Member {

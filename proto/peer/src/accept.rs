@@ -42,7 +42,6 @@ use tracing::{debug, info, warn};
 use crate::{
     access::Caller,
     credentials::Credentials,
-    serve::GRACE,
     trust::{Trust, TrustStore},
     verifier::ClientVerifier,
 };
@@ -76,6 +75,9 @@ impl Default for AcceptLimits {
         }
     }
 }
+
+/// How long calls under way have to end once the server is told to stop; the whole stop stays under 5 s.
+pub(crate) const GRACE: Duration = Duration::from_secs(3);
 
 /// The cryptography of all connections: AWS-LC.
 pub fn provider() -> Arc<CryptoProvider> {

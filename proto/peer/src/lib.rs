@@ -8,6 +8,7 @@
 //! verifier      the peer's certificate: SPIFFE id → that trust domain's bundle → delegate
 //! accept        the accept loop: handshakes in tasks of their own, connections closed when trust ends
 //! edge          the stack of every server: telemetry → rescue → identity → admission → deadline
+//! health        that a program cannot answer for now
 //! access        which roles may call what
 //! serve         one server: gRPC with health and reflection, and a private listener for metrics
 //! files         what is its owner's alone
@@ -24,6 +25,7 @@ pub mod credentials;
 pub mod dial;
 pub mod edge;
 pub mod files;
+pub mod health;
 pub mod logging;
 pub mod metrics;
 pub mod private;

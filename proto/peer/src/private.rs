@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{metrics::Metrics, serve::Impaired, trust::TrustStore};
+use crate::{health::Impaired, metrics::Metrics, trust::TrustStore};
 
 #[derive(Clone)]
 struct Private {

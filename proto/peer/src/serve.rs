@@ -1,14 +1,7 @@
 //! One server: its routes with health and reflection behind the edge, its private listener, its files followed while it
 //! runs, and an end that is in time.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -21,9 +14,10 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
-    accept::{AcceptLimits, accept},
+    accept::{AcceptLimits, GRACE, accept},
     credentials::Credentials,
     edge::Edge,
+    health::Impaired,
     metrics::Metrics,
     private,
     trust::TrustStore,
@@ -45,22 +39,6 @@ pub struct Standing {
     pub trust: Arc<TrustStore>,
     /// Who it is.
     pub credentials: Arc<Credentials>,
-}
-
-/// Says that a program cannot answer for now, although it runs: its health and readiness follow.
-#[derive(Clone, Debug, Default)]
-pub struct Impaired(Arc<AtomicBool>);
-
-impl Impaired {
-    /// Sets it.
-    pub fn set(&self, impaired: bool) {
-        self.0.store(impaired, Ordering::Relaxed);
-    }
-
-    /// Whether it is.
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// What a server serves, and under which bounds.
@@ -98,9 +76,6 @@ pub enum ServeError {
     #[error("private listener: {0}")]
     Private(#[from] io::Error),
 }
-
-/// How long calls under way have to end once the server is told to stop; the whole stop stays under 5 s.
-pub(crate) const GRACE: Duration = Duration::from_secs(3);
 
 /// How often a program looks whether it can answer.
 const HEALTH_EVERY: Duration = Duration::from_millis(500);

@@ -18,7 +18,7 @@ use proto::{
     terms::{Purpose, Scope},
     time::UnixTime,
     token::{Cti, device_key_from_cose},
-    venue::{VenueError, VenueId},
+    venue::VenueId,
 };
 
 use crate::{
@@ -40,7 +40,7 @@ pub(super) fn query(request: LookupRequest) -> Result<Query, Refusal> {
     if token.is_empty() {
         return Err(Refusal::missing("token"));
     }
-    let venue = parse_venue(&venue)?;
+    let venue = VenueId::from_field("venue", &venue)?;
     let purpose = Purpose::from_number(u64::try_from(purpose).unwrap_or(0))
         .map_err(|unknown| Refusal::new(Reason::PurposeUnknown).violating("purpose", unknown))?;
     let scope = Scope::from_bits(u64::from(scope)).map_err(|_| Refusal::field("scope", "scope bits, 1 to 63"))?;
@@ -124,16 +124,6 @@ pub(super) fn assignment(request: SetCodeRequest) -> Result<Assignment, Refusal>
     let short = |text: &str| text.chars().count() <= MAX_JUSTIFICATION_CHARS;
     let justification = parse_text("justification", justification, short, "a line of at most 256 characters")?;
     Ok(Assignment { request_id, document, label, rule, authority, justification })
-}
-
-fn parse_venue(text: &str) -> Result<VenueId, Refusal> {
-    if text.is_empty() {
-        return Err(Refusal::missing("venue"));
-    }
-    text.parse().map_err(|error| match error {
-        VenueError::Member(_) => Refusal::new(Reason::MemberUnknown).violating("venue", error),
-        VenueError::Category(_) | VenueError::Form => Refusal::field("venue", error),
-    })
 }
 
 fn parse_request_id(text: &str) -> Result<RequestId, Refusal> {
