@@ -7,10 +7,9 @@ use std::{
 };
 
 use peer::{
-    accept::AcceptLimits,
-    admission::AdmissionLimits,
     config::{ConfigError, IdentitySection, TrustSection, read, relative_to, wrong},
     credentials::CredentialFiles,
+    limits::{Check, LimitsSection, ServerLimits},
     trust::TrustFiles,
 };
 use proto::identity::FederationDomain;
@@ -42,14 +41,8 @@ pub struct Config {
 /// All bounds of the gateway.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// The largest request, in bytes.
-    pub max_request_bytes: usize,
-    /// The longest a call may take.
-    pub max_duration: Duration,
-    /// Streams of one connection.
-    pub max_streams_per_connection: u32,
-    /// How often files are looked at for changes.
-    pub reload_every: Duration,
+    /// Those of every server.
+    pub server: ServerLimits,
     /// Items of one stream under way at once.
     pub max_in_flight_per_stream: usize,
     /// Streams that watch the trust list, the policy or the members.
@@ -58,15 +51,14 @@ pub struct Limits {
     pub board_every: Duration,
     /// Redemptions remembered at once.
     pub max_redemptions: usize,
-    /// The accept loop's.
-    pub accept: AcceptLimits,
-    /// Admission's.
-    pub admission: AdmissionLimits,
     /// Each member's.
     pub member: MemberLimits,
     /// The record's.
     pub record: RecordLimits,
 }
+
+/// Streams of one connection unless it is said.
+const STREAMS: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,38 +72,30 @@ struct Document {
     identity: IdentitySection,
     trust: TrustSection,
     #[serde(default)]
-    limits: RawLimits,
+    limits: LimitsSection,
+    #[serde(default)]
+    streams: RawStreams,
+    #[serde(default)]
+    redemptions: RawRedemptions,
     #[serde(default)]
     members: RawMembers,
     #[serde(default)]
     record: RawRecord,
 }
 
-/// `[limits]`.
+/// `[streams]`: recognition by the stream, and watches.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct RawLimits {
-    max_request_bytes: usize,
-    #[serde(with = "humantime_serde")]
-    max_duration: Duration,
-    max_streams_per_connection: u32,
-    max_connections: usize,
-    max_handshakes: usize,
-    #[serde(with = "humantime_serde")]
-    handshake_timeout: Duration,
-    #[serde(with = "humantime_serde")]
-    hello_timeout: Duration,
-    max_handshakes_per_address: usize,
-    max_connections_per_peer: usize,
+struct RawStreams {
     max_in_flight: usize,
-    max_in_flight_per_caller: usize,
-    max_in_flight_per_stream: usize,
     max_watchers: usize,
-    max_redemptions: usize,
-    #[serde(with = "humantime_serde")]
-    reload_every: Duration,
-    #[serde(with = "humantime_serde")]
-    board_every: Duration,
+}
+
+/// `[redemptions]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawRedemptions {
+    max_live: usize,
 }
 
 /// `[members]`: bounds on calls to each member.
@@ -126,6 +110,8 @@ struct RawMembers {
     connect_timeout: Duration,
     max_in_flight: usize,
     max_in_flight_per_caller: usize,
+    #[serde(with = "humantime_serde")]
+    ask_every: Duration,
 }
 
 /// `[record]`.
@@ -141,27 +127,15 @@ const fn one() -> usize {
     1
 }
 
-impl Default for RawLimits {
+impl Default for RawStreams {
     fn default() -> Self {
-        let (accept, admission) = (AcceptLimits::default(), AdmissionLimits::default());
-        Self {
-            max_request_bytes: 16 * 1024,
-            max_duration: Duration::from_secs(2),
-            max_streams_per_connection: 64,
-            max_connections: accept.max_connections,
-            max_handshakes: accept.max_handshakes,
-            handshake_timeout: accept.handshake_timeout,
-            hello_timeout: accept.hello_timeout,
-            max_handshakes_per_address: accept.max_handshakes_per_address,
-            max_connections_per_peer: accept.max_connections_per_peer,
-            max_in_flight: admission.max_in_flight,
-            max_in_flight_per_caller: admission.max_in_flight_per_caller,
-            max_in_flight_per_stream: 32,
-            max_watchers: 1024,
-            max_redemptions: 1_000_000,
-            reload_every: Duration::from_secs(5),
-            board_every: Duration::from_secs(10),
-        }
+        Self { max_in_flight: 32, max_watchers: 1024 }
+    }
+}
+
+impl Default for RawRedemptions {
+    fn default() -> Self {
+        Self { max_live: 1_000_000 }
     }
 }
 
@@ -169,7 +143,8 @@ impl Default for RawMembers {
     fn default() -> Self {
         let MemberLimits { timeout, attempt_timeout, connect_timeout, max_in_flight, max_in_flight_per_caller } =
             MemberLimits::default();
-        Self { timeout, attempt_timeout, connect_timeout, max_in_flight, max_in_flight_per_caller }
+        let ask_every = Duration::from_secs(10);
+        Self { timeout, attempt_timeout, connect_timeout, max_in_flight, max_in_flight_per_caller, ask_every }
     }
 }
 
@@ -207,66 +182,30 @@ impl Config {
 }
 
 fn check_limits(path: &Path, document: &Document) -> Result<Limits, ConfigError> {
-    let Document { limits, members, record, .. } = document;
-    let within = |key: &str, value: usize, min: usize, max: usize| {
-        if (min..=max).contains(&value) { Ok(value) } else { Err(wrong(path, key, value, format!("{min} to {max}"))) }
-    };
-    let lasts = |key: &str, value: Duration, max: Duration| {
-        let valid = value >= Duration::from_millis(1) && value <= max;
-        if valid { Ok(value) } else { Err(wrong(path, key, format!("{value:?}"), format!("1ms to {max:?}"))) }
-    };
+    let Document { limits, streams, redemptions, members, record, .. } = document;
+    let of = |section| Check { path, section };
     let minute = Duration::from_secs(60);
     Ok(Limits {
-        max_request_bytes: within("limits.max_request_bytes", limits.max_request_bytes, 4096, 1 << 20)?,
-        max_duration: lasts("limits.max_duration", limits.max_duration, minute)?,
-        max_streams_per_connection: limits.max_streams_per_connection.clamp(1, 1024),
-        reload_every: lasts("limits.reload_every", limits.reload_every, minute * 60)?,
-        max_in_flight_per_stream: within("limits.max_in_flight_per_stream", limits.max_in_flight_per_stream, 1, 1024)?,
-        max_watchers: within("limits.max_watchers", limits.max_watchers, 1, 1 << 20)?,
-        board_every: lasts("limits.board_every", limits.board_every, minute * 60)?,
-        max_redemptions: within("limits.max_redemptions", limits.max_redemptions, 1, 100_000_000)?,
-        accept: AcceptLimits {
-            handshake_timeout: lasts("limits.handshake_timeout", limits.handshake_timeout, minute)?,
-            max_handshakes: within("limits.max_handshakes", limits.max_handshakes, 1, 65_536)?,
-            max_connections: within("limits.max_connections", limits.max_connections, 1, 1 << 20)?,
-            hello_timeout: lasts("limits.hello_timeout", limits.hello_timeout, limits.handshake_timeout)?,
-            max_handshakes_per_address: within(
-                "limits.max_handshakes_per_address",
-                limits.max_handshakes_per_address,
-                1,
-                65_536,
-            )?,
-            max_connections_per_peer: within(
-                "limits.max_connections_per_peer",
-                limits.max_connections_per_peer,
-                1,
-                1 << 20,
-            )?,
-        },
-        admission: AdmissionLimits {
-            max_in_flight: within("limits.max_in_flight", limits.max_in_flight, 1, 1 << 20)?,
-            max_in_flight_per_caller: within(
-                "limits.max_in_flight_per_caller",
-                limits.max_in_flight_per_caller,
-                1,
-                1 << 20,
-            )?,
-        },
+        server: limits.check(path, STREAMS)?,
+        max_in_flight_per_stream: of("streams").within("max_in_flight", streams.max_in_flight, 1, 1024)?,
+        max_watchers: of("streams").within("max_watchers", streams.max_watchers, 1, 1 << 20)?,
+        board_every: of("members").lasts("ask_every", members.ask_every, minute * 60)?,
+        max_redemptions: of("redemptions").within("max_live", redemptions.max_live, 1, 100_000_000)?,
         member: MemberLimits {
-            timeout: lasts("members.timeout", members.timeout, minute)?,
-            attempt_timeout: lasts("members.attempt_timeout", members.attempt_timeout, members.timeout)?,
-            connect_timeout: lasts("members.connect_timeout", members.connect_timeout, minute)?,
-            max_in_flight: within("members.max_in_flight", members.max_in_flight, 1, 65_536)?,
-            max_in_flight_per_caller: within(
-                "members.max_in_flight_per_caller",
+            timeout: of("members").lasts("timeout", members.timeout, minute)?,
+            attempt_timeout: of("members").lasts("attempt_timeout", members.attempt_timeout, members.timeout)?,
+            connect_timeout: of("members").lasts("connect_timeout", members.connect_timeout, minute)?,
+            max_in_flight: of("members").within("max_in_flight", members.max_in_flight, 1, 65_536)?,
+            max_in_flight_per_caller: of("members").within(
+                "max_in_flight_per_caller",
                 members.max_in_flight_per_caller,
                 1,
                 65_536,
             )?,
         },
         record: RecordLimits {
-            max_batch: within("record.max_batch", record.max_batch, 1, 65_536)?,
-            max_waiting: within("record.max_waiting", record.max_waiting, 1, 1 << 20)?,
+            max_batch: of("record").within("max_batch", record.max_batch, 1, 65_536)?,
+            max_waiting: of("record").within("max_waiting", record.max_waiting, 1, 1 << 20)?,
             max_refusals: record.max_refusals.clamp(1, 100_000_000),
         },
     })

@@ -133,40 +133,38 @@ impl Gateway {
     /// Serves until `shutdown`; returns when everything on record is durable.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<(), GatewayError> {
         let Self { config, standing, metrics, exchange, routes, writer, impaired } = self;
-        let limits = config.limits;
+        let (limits, server) = (config.limits, config.limits.server);
         info!(id = %standing.credentials.id(), members = standing.trust.current().list.members.len(), "gateway serves");
         let following = tokio::spawn(routes.clone().follow(shutdown.clone()));
         let board = Arc::new(Board::new());
         let clock = standing.trust.clock().clone();
         let boarding = tokio::spawn(board.clone().keep(routes, clock, limits.board_every, shutdown.clone()));
-        let admission = Admission::new(limits.admission);
+        let admission = Admission::new(server.admission);
         let recognition = Recognition {
             exchange: exchange.clone(),
             admission: admission.clone(),
             stream_limits: StreamLimits {
                 max_in_flight: limits.max_in_flight_per_stream,
-                max_duration: limits.max_duration,
+                max_duration: server.max_duration,
             },
         };
         let recognition =
-            RecognitionServiceServer::new(recognition).max_decoding_message_size(limits.max_request_bytes);
+            RecognitionServiceServer::new(recognition).max_decoding_message_size(server.max_request_bytes);
         let federation = Federation::new(standing.trust.clone(), board, limits.max_watchers);
-        let federation = FederationServiceServer::new(federation).max_decoding_message_size(limits.max_request_bytes);
+        let federation = FederationServiceServer::new(federation).max_decoding_message_size(server.max_request_bytes);
         let service = Service {
             routes: GrpcRoutes::new(recognition).add_service(federation),
             names: &[RECOGNITION, FEDERATION],
             edge: Edge {
                 access: Access::new(RULES),
                 admission,
-                max_duration: limits.max_duration,
-                max_request_bytes: limits.max_request_bytes,
+                max_duration: server.max_duration,
+                max_request_bytes: server.max_request_bytes,
                 blame: Blame::Gateway,
                 metrics: CallMetrics::new(&metrics, METHODS),
             },
             impaired: impaired.clone(),
-            accept: limits.accept,
-            max_streams_per_connection: limits.max_streams_per_connection,
-            reload_every: limits.reload_every,
+            limits: server,
         };
         let served = serve(listeners, standing, service, metrics, shutdown).await;
         following.abort();

@@ -3,14 +3,12 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use peer::{
-    accept::AcceptLimits,
-    admission::AdmissionLimits,
     config::{ConfigError, IdentitySection, TrustSection, read, relative_to, wrong},
     credentials::CredentialFiles,
+    limits::{LimitsSection, ServerLimits},
     trust::TrustFiles,
 };
 use proto::{
@@ -43,25 +41,11 @@ pub struct Config {
     /// The node's secrets.
     pub keys: KeyFiles,
     /// Bounds.
-    pub limits: Limits,
+    pub limits: ServerLimits,
 }
 
-/// All bounds of a node.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The largest request, in bytes.
-    pub max_request_bytes: usize,
-    /// The longest a call may take.
-    pub max_duration: Duration,
-    /// Streams of one connection. The gateway asks for everybody over few connections.
-    pub max_streams_per_connection: u32,
-    /// How often files are looked at for changes.
-    pub reload_every: Duration,
-    /// The accept loop's.
-    pub accept: AcceptLimits,
-    /// Admission's.
-    pub admission: AdmissionLimits,
-}
+/// Streams of one connection unless it is said: the gateway asks for everybody over few connections.
+const STREAMS: usize = 256;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,7 +60,7 @@ struct Document {
     trust: TrustSection,
     keys: KeysSection,
     #[serde(default)]
-    limits: RawLimits,
+    limits: LimitsSection,
 }
 
 /// `[keys]`: the node's secrets, mode 0600.
@@ -87,48 +71,6 @@ struct KeysSection {
     statement: PathBuf,
     secret: PathBuf,
     sealing: PathBuf,
-}
-
-/// `[limits]`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawLimits {
-    max_request_bytes: usize,
-    #[serde(with = "humantime_serde")]
-    max_duration: Duration,
-    max_streams_per_connection: usize,
-    max_connections: usize,
-    max_handshakes: usize,
-    #[serde(with = "humantime_serde")]
-    handshake_timeout: Duration,
-    #[serde(with = "humantime_serde")]
-    hello_timeout: Duration,
-    max_handshakes_per_address: usize,
-    max_connections_per_peer: usize,
-    max_in_flight: usize,
-    max_in_flight_per_caller: usize,
-    #[serde(with = "humantime_serde")]
-    reload_every: Duration,
-}
-
-impl Default for RawLimits {
-    fn default() -> Self {
-        let (accept, admission) = (AcceptLimits::default(), AdmissionLimits::default());
-        Self {
-            max_request_bytes: 16 * 1024,
-            max_duration: Duration::from_secs(2),
-            max_streams_per_connection: 256,
-            max_connections: 1024,
-            max_handshakes: accept.max_handshakes,
-            handshake_timeout: accept.handshake_timeout,
-            hello_timeout: accept.hello_timeout,
-            max_handshakes_per_address: accept.max_handshakes_per_address,
-            max_connections_per_peer: accept.max_connections_per_peer,
-            max_in_flight: admission.max_in_flight,
-            max_in_flight_per_caller: admission.max_in_flight_per_caller,
-            reload_every: Duration::from_secs(5),
-        }
-    }
 }
 
 impl Config {
@@ -150,7 +92,7 @@ impl Config {
             trust: document.trust.files(path, &domain, data_dir.join("held"))?,
             credentials: document.identity.files(path),
             keys: document.keys.files(path),
-            limits: check_limits(path, &document.limits)?,
+            limits: document.limits.check(path, STREAMS)?,
             domain,
             listen: document.listen,
             private_listen: document.private_listen,
@@ -168,51 +110,6 @@ impl KeysSection {
             sealing: relative_to(config, &self.sealing),
         }
     }
-}
-
-fn check_limits(path: &Path, limits: &RawLimits) -> Result<Limits, ConfigError> {
-    let within = |key: &str, value: usize, min: usize, max: usize| {
-        if (min..=max).contains(&value) { Ok(value) } else { Err(wrong(path, key, value, format!("{min} to {max}"))) }
-    };
-    let lasts = |key: &str, value: Duration, max: Duration| {
-        let valid = value >= Duration::from_millis(1) && value <= max;
-        if valid { Ok(value) } else { Err(wrong(path, key, format!("{value:?}"), format!("1ms to {max:?}"))) }
-    };
-    let minute = Duration::from_secs(60);
-    let streams = within("limits.max_streams_per_connection", limits.max_streams_per_connection, 1, 1024)?;
-    Ok(Limits {
-        max_request_bytes: within("limits.max_request_bytes", limits.max_request_bytes, 4096, 1 << 20)?,
-        max_duration: lasts("limits.max_duration", limits.max_duration, minute)?,
-        max_streams_per_connection: streams as u32,
-        reload_every: lasts("limits.reload_every", limits.reload_every, minute * 60)?,
-        accept: AcceptLimits {
-            handshake_timeout: lasts("limits.handshake_timeout", limits.handshake_timeout, minute)?,
-            max_handshakes: within("limits.max_handshakes", limits.max_handshakes, 1, 65_536)?,
-            max_connections: within("limits.max_connections", limits.max_connections, 1, 1 << 20)?,
-            hello_timeout: lasts("limits.hello_timeout", limits.hello_timeout, limits.handshake_timeout)?,
-            max_handshakes_per_address: within(
-                "limits.max_handshakes_per_address",
-                limits.max_handshakes_per_address,
-                1,
-                65_536,
-            )?,
-            max_connections_per_peer: within(
-                "limits.max_connections_per_peer",
-                limits.max_connections_per_peer,
-                1,
-                1 << 20,
-            )?,
-        },
-        admission: AdmissionLimits {
-            max_in_flight: within("limits.max_in_flight", limits.max_in_flight, 1, 1 << 20)?,
-            max_in_flight_per_caller: within(
-                "limits.max_in_flight_per_caller",
-                limits.max_in_flight_per_caller,
-                1,
-                1 << 20,
-            )?,
-        },
-    })
 }
 
 #[cfg(test)]

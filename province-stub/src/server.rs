@@ -9,6 +9,7 @@ use peer::{
     edge::Edge,
     files,
     health::Impaired,
+    limits::ServerLimits,
     metrics::{CallMetrics, Metrics, MetricsError},
     serve::{Listeners, ServeError, Service, Standing, serve},
     trust::{TrustError, TrustStore},
@@ -35,7 +36,7 @@ use tonic::service::Routes;
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, Limits},
+    config::Config,
     home::Home,
     issuance::Issued,
     keys::{KeyError, Keys},
@@ -211,7 +212,7 @@ impl Handle {
 }
 
 /// The three services behind the edge, and who may call which.
-fn service(endpoint: Arc<Endpoint<SqliteStore>>, member: Member, limits: Limits, metrics: &Metrics) -> Service {
+fn service(endpoint: Arc<Endpoint<SqliteStore>>, member: Member, limits: ServerLimits, metrics: &Metrics) -> Service {
     let max = limits.max_request_bytes;
     let rules = [
         Rule { service: PROVINCE, roles: &["gateway"], member: None },
@@ -242,9 +243,7 @@ fn service(endpoint: Arc<Endpoint<SqliteStore>>, member: Member, limits: Limits,
             metrics: CallMetrics::new(metrics, methods),
         },
         impaired: Impaired::default(),
-        accept: limits.accept,
-        max_streams_per_connection: limits.max_streams_per_connection,
-        reload_every: limits.reload_every,
+        limits,
     }
 }
 

@@ -25,9 +25,9 @@ async fn assert_serves(gateway: &OwnGateway, after: &str) {
 #[tokio::test]
 async fn who_says_nothing_is_shown_out() {
     let gateway = OwnGateway::start(shared(), |config| {
-        config.limits.accept.hello_timeout = Duration::from_millis(50);
-        config.limits.accept.handshake_timeout = Duration::from_millis(200);
-        config.limits.accept.max_handshakes_per_address = 1;
+        config.limits.server.accept.hello_timeout = Duration::from_millis(50);
+        config.limits.server.accept.handshake_timeout = Duration::from_millis(200);
+        config.limits.server.accept.max_handshakes_per_address = 1;
     })
     .await;
     let before = log::mark();
@@ -43,8 +43,8 @@ async fn who_says_nothing_is_shown_out() {
 #[tokio::test]
 async fn one_address_cannot_take_all_handshakes() {
     let gateway = OwnGateway::start(shared(), |config| {
-        config.limits.accept.hello_timeout = Duration::from_secs(1);
-        config.limits.accept.max_handshakes_per_address = 1;
+        config.limits.server.accept.hello_timeout = Duration::from_secs(1);
+        config.limits.server.accept.max_handshakes_per_address = 1;
     })
     .await;
     let silent = TcpStream::connect(&gateway.address).await.expect("it listens");
@@ -59,7 +59,7 @@ async fn one_address_cannot_take_all_handshakes() {
 
 #[tokio::test]
 async fn one_peer_has_so_many_connections_and_no_more() {
-    let gateway = OwnGateway::start(shared(), |config| config.limits.accept.max_connections_per_peer = 1).await;
+    let gateway = OwnGateway::start(shared(), |config| config.limits.server.accept.max_connections_per_peer = 1).await;
     let shown = |venue: &str| Shown::read(&shared().layout().venue(&self::venue(venue)));
     let (here, there) = (shown("44/station/guangzhou-south"), shown("11/station/beijing-west"));
     let (_, mut first) = wire::handshake(&gateway.address, Some(&here)).await.expect("the first is let in");

@@ -255,7 +255,7 @@ async fn of_what_is_remembered() {
 async fn of_a_call() {
     let (sandbox, clock) = (shared(), Arc::new(ManualClock::at(START)));
     let expired = OwnGateway::start_by(sandbox, clock.clone(), |_| {}).await;
-    let full = OwnGateway::start(sandbox, |config| config.limits.admission.max_in_flight = 0).await;
+    let full = OwnGateway::start(sandbox, |config| config.limits.server.admission.max_in_flight = 0).await;
     clock.advance(MAX_LIFE);
     let (operator, at_station) = (sandbox.layout().operator(member("44")), sandbox.layout().venue(&station()));
     let empty = RecognizeRequest::default();

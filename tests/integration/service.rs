@@ -67,7 +67,7 @@ async fn gateway_that_waits(
 #[tokio::test]
 async fn a_caller_with_too_much_at_once_harms_itself_alone() {
     let (gateway, mut asked, _kept) = gateway_that_waits(|config| {
-        config.limits.admission.max_in_flight_per_caller = 1;
+        config.limits.server.admission.max_in_flight_per_caller = 1;
     })
     .await;
     let here = gateway.at(shared(), &station());
@@ -107,7 +107,8 @@ async fn one_caller_cannot_take_all_of_a_members_places() {
 
 #[tokio::test]
 async fn a_full_house_is_full_for_everybody_and_empties() {
-    let (gateway, mut asked, _kept) = gateway_that_waits(|config| config.limits.admission.max_in_flight = 1).await;
+    let (gateway, mut asked, _kept) =
+        gateway_that_waits(|config| config.limits.server.admission.max_in_flight = 1).await;
     let (here, there) = (gateway.at(shared(), &station()), gateway.at(shared(), &elsewhere()));
     let (hung, good_there) =
         (shared().request(&station(), &shared().green(member("51")).await), good(&elsewhere()).await);
@@ -166,7 +167,8 @@ async fn trust_that_has_expired_fails_closed() {
 #[tokio::test]
 async fn a_call_that_leaves_home_no_time_is_too_late() {
     // Of these 60 ms the gateway keeps 50 for itself.
-    let gateway = OwnGateway::start(shared(), |config| config.limits.max_duration = Duration::from_millis(60)).await;
+    let gateway =
+        OwnGateway::start(shared(), |config| config.limits.server.max_duration = Duration::from_millis(60)).await;
     let late = want(Reason::DeadlineExceeded, DeadlineExceeded).from("gateway");
     late.check("hardly any time", gateway.at(shared(), &station()).send(good(&station()).await).await);
     gateway.stop().await;
@@ -207,7 +209,7 @@ async fn no_answer_leaves_without_a_durable_record() {
     let gateway = OwnGateway::start_by(shared(), clock.clone(), |config| {
         config.limits.record.max_batch = 1;
         config.limits.record.max_waiting = 1;
-        config.limits.max_duration = Duration::from_secs(1);
+        config.limits.server.max_duration = Duration::from_secs(1);
     })
     .await;
     let (here, good) = (gateway.at(shared(), &station()), good(&station()).await);

@@ -8,6 +8,7 @@
 //! verifier      the peer's certificate: SPIFFE id → that trust domain's bundle → delegate
 //! accept        the accept loop: handshakes in tasks of their own, connections closed when trust ends
 //! edge          the stack of every server: telemetry → rescue → identity → admission → deadline
+//! limits        the bounds that every server has
 //! health        that a program cannot answer for now
 //! access        which roles may call what
 //! serve         one server: gRPC with health and reflection, and a private listener for metrics
@@ -26,6 +27,7 @@ pub mod dial;
 pub mod edge;
 pub mod files;
 pub mod health;
+pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod private;

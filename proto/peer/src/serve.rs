@@ -14,10 +14,11 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
-    accept::{AcceptLimits, GRACE, accept},
+    accept::{GRACE, accept},
     credentials::Credentials,
     edge::Edge,
     health::Impaired,
+    limits::ServerLimits,
     metrics::Metrics,
     private,
     trust::TrustStore,
@@ -52,12 +53,8 @@ pub struct Service {
     pub edge: Edge,
     /// Whether it cannot answer for now.
     pub impaired: Impaired,
-    /// Bounds of the accept loop.
-    pub accept: AcceptLimits,
-    /// Streams a connection may have open: few, since a queue is no help to anyone who waits in it.
-    pub max_streams_per_connection: u32,
-    /// How often the program's files are looked at for changes.
-    pub reload_every: Duration,
+    /// Its bounds.
+    pub limits: ServerLimits,
 }
 
 /// Why a server ended.
@@ -104,15 +101,15 @@ pub async fn serve(
         listeners.public,
         standing.trust.clone(),
         standing.credentials.clone(),
-        service.accept,
+        service.limits.accept,
         shutdown.clone(),
     )?;
     let private =
         private::serve(listeners.private, metrics, standing.trust.clone(), impaired, shutdown.clone(), stopped.clone());
     let private = tokio::spawn(private);
-    let follow = tokio::spawn(follow_files(standing, service.reload_every, shutdown.clone()));
+    let follow = tokio::spawn(follow_files(standing, service.limits.reload_every, shutdown.clone()));
     let server = Server::builder()
-        .max_concurrent_streams(service.max_streams_per_connection)
+        .max_concurrent_streams(service.limits.max_streams_per_connection)
         .http2_max_header_list_size(HEADER_LIST_BYTES)
         .http2_max_pending_accept_reset_streams(Some(20))
         .http2_max_local_error_reset_streams(Some(1024))

@@ -13,6 +13,7 @@ use peer::{
     admission::AdmissionLimits,
     credentials::{CredentialFiles, Credentials},
     dial::{DialLimits, channel},
+    limits::ServerLimits,
     serve::{Listeners, Standing},
     trust::{TrustFiles, TrustStore},
     verifier::Expected,
@@ -28,7 +29,7 @@ use proto::{
     trust::{GatewayTrust, MemberTrust, TrustList, keys},
 };
 use province_stub::{
-    config::{Config, Limits},
+    config::Config,
     keys::{KeyFiles, SealingKey},
     server::{Handle, Node, NodeError},
 };
@@ -163,7 +164,7 @@ impl Federation {
                 secret: self.path("secret"),
                 sealing: self.path("sealing"),
             },
-            limits: Limits {
+            limits: ServerLimits {
                 max_request_bytes: 16 * 1024,
                 max_duration: Duration::from_secs(5),
                 max_streams_per_connection: 64,

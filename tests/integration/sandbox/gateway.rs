@@ -39,7 +39,7 @@ pub(crate) fn config(layout: &Layout, data_dir: PathBuf) -> Config {
     let mut config = Config::read(&layout.gateway(1).join("gateway.toml")).expect("the configuration reads");
     config.trust.held = Some(data_dir.join("held"));
     config.data_dir = data_dir;
-    config.limits.reload_every = RELOAD_EVERY;
+    config.limits.server.reload_every = RELOAD_EVERY;
     (config.limits.member.timeout, config.limits.member.attempt_timeout) = PATIENCE;
     config
 }
