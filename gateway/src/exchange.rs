@@ -149,7 +149,7 @@ impl Exchange {
     ) -> Result<Finding, Refusal> {
         let home = token.consent().issuer;
         let Some(client) = self.routes.to(home) else {
-            return Ok(Finding::Unstated(Judgement::HomeUnreachable));
+            return Ok(Finding::HomeUnreachable);
         };
         let request = LookupRequest {
             token: query.token.clone(),
@@ -167,7 +167,7 @@ impl Exchange {
         let answer = client.lookup(&query.caller, request, deadline).await;
         self.metrics.looked_up(home, started.elapsed());
         match answer {
-            Ok(HomeAnswer::Unknown) => Ok(Finding::Unstated(Judgement::UnknownTraveler)),
+            Ok(HomeAnswer::Unknown(head)) => Ok(Finding::UnknownTraveler(head)),
             Ok(HomeAnswer::Statement(bytes)) => {
                 let found = Finding::of_statement(bytes, token, granted, &trust.list, &trust.policy, now)
                     .and_then(|finding| finding.not_older_than(known));
@@ -177,7 +177,7 @@ impl Exchange {
                 Ok(found.unwrap_or_else(|refusal| {
                     warn!(%home, %refusal, "home's statement is not valid");
                     self.metrics.home_failed(home, "invalid_statement");
-                    Finding::Unstated(Judgement::HomeUnreachable)
+                    Finding::HomeUnreachable
                 }))
             }
             Err(HomeFailure::Refused(refusal)) if is_homes_to_say(refusal.reason()) => Err(refusal),
@@ -186,7 +186,7 @@ impl Exchange {
                     warn!(%home, %refusal, "home refused what was verified here");
                 }
                 self.metrics.home_failed(home, failure.word());
-                Ok(Finding::Unstated(Judgement::HomeUnreachable))
+                Ok(Finding::HomeUnreachable)
             }
         }
         .inspect(|finding| self.count_unsubstantiated(home, finding))

@@ -67,8 +67,8 @@ const MAX_RESPONSE_BYTES: usize = 4096;
 pub(crate) enum HomeAnswer {
     /// A statement, nothing of it checked yet.
     Statement(Vec<u8>),
-    /// No code behind this token.
-    Unknown,
+    /// No code behind this token; where home's change log stood, if home said so in the documented form.
+    Unknown(Option<LogHead>),
 }
 
 /// Why home said nothing that counts.
@@ -110,6 +110,7 @@ impl HomeFailure {
 /// One member's nodes.
 #[derive(Debug)]
 pub(crate) struct MemberClient {
+    member: Member,
     endpoints: Vec<Endpoint>,
     next: AtomicUsize,
     in_flight: Admission,
@@ -139,6 +140,7 @@ impl MemberClient {
             Ok(Endpoint { channel, breaker: CircuitBreaker::default() })
         });
         Ok(Self {
+            member,
             endpoints: endpoints.collect::<Result<_, tonic::transport::Error>>()?,
             next: AtomicUsize::new(0),
             in_flight: Admission::new(AdmissionLimits {
@@ -199,7 +201,10 @@ impl MemberClient {
             Ok(Err(status)) => Err(failure_of(&status)),
             Ok(Ok(response)) => match response.into_inner().result {
                 Some(lookup_response::Result::Statement(statement)) => Ok(HomeAnswer::Statement(statement)),
-                Some(lookup_response::Result::UnknownTraveler(_)) => Ok(HomeAnswer::Unknown),
+                Some(lookup_response::Result::UnknownTraveler(unknown)) => {
+                    let head = LogHead::from_change_token(&unknown.change_token);
+                    Ok(HomeAnswer::Unknown(head.filter(|(of, _)| *of == self.member).map(|(_, head)| head)))
+                }
                 None => Err(HomeFailure::Transport),
             },
         };

@@ -27,8 +27,10 @@ pub(crate) enum Finding {
         /// What it comes to.
         judgement: Judgement,
     },
-    /// No statement: unknown traveler, or home unreachable.
-    Unstated(Judgement),
+    /// Home vouches for no code; where its change log stood.
+    UnknownTraveler(Option<LogHead>),
+    /// Home gave no valid answer.
+    HomeUnreachable,
 }
 
 impl Finding {
@@ -69,7 +71,9 @@ impl Finding {
     /// What it came to.
     pub(crate) fn judgement(&self) -> &Judgement {
         match self {
-            Self::Stated { judgement, .. } | Self::Unstated(judgement) => judgement,
+            Self::Stated { judgement, .. } => judgement,
+            Self::UnknownTraveler(_) => &Judgement::UnknownTraveler,
+            Self::HomeUnreachable => &Judgement::HomeUnreachable,
         }
     }
 
@@ -77,7 +81,7 @@ impl Finding {
     pub(crate) fn statement_bytes(&self) -> Option<&[u8]> {
         match self {
             Self::Stated { bytes, .. } => Some(bytes),
-            Self::Unstated(_) => None,
+            Self::UnknownTraveler(_) | Self::HomeUnreachable => None,
         }
     }
 
@@ -97,7 +101,14 @@ impl Finding {
             granted_scope: u32::from(granted.bits()),
             ..RecognizeResponse::default()
         };
-        let Self::Stated { bytes, statement, judgement } = self else { return answer };
+        let (bytes, statement, judgement) = match self {
+            Self::Stated { bytes, statement, judgement } => (bytes, statement, judgement),
+            Self::UnknownTraveler(head) => {
+                answer.change_token = head.map(|head| head.to_change_token(home)).unwrap_or_default();
+                return answer;
+            }
+            Self::HomeUnreachable => return answer,
+        };
         let status = statement.status();
         answer.change_token = status.head.to_change_token(home);
         match judgement {

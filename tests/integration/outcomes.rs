@@ -138,6 +138,8 @@ async fn who_has_no_code_is_unknown() {
     for home in ["44", "51"] {
         let Seen { answer, .. } = seen(home, Condition::NoCode).await;
         assert_eq!(answer.outcome(), Outcome::UnknownTraveler, "{home}: another outcome");
+        let head = proto::statement::LogHead::from_change_token(&answer.change_token);
+        assert_eq!(head.map(|(of, _)| of), Some(member(home)), "{home}: no word of where its change log stood");
         assert_bare(home, &answer);
         assert!(answer.next_step.unwrap().zh.contains("未查到"), "{home}: another next step");
     }
