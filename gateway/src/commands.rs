@@ -1,0 +1,17 @@
+//! What the binary can be asked to do, a file a command.
+
+pub(crate) mod pki;
+pub(crate) mod policy;
+pub(crate) mod serve;
+pub(crate) mod trust_list;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use gateway::documents;
+use proto::suite::SigningKey;
+
+/// The root keys that a document is signed with.
+pub(crate) fn read_roots(paths: &[PathBuf]) -> Result<Vec<SigningKey>> {
+    paths.iter().map(|path| documents::read_root_key(path)).collect()
+}
