@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use proto::refusal::Reason;
+use proto::refusal::{Reason, reason_name};
 
 /// How a reason is tested.
 #[derive(Clone, Copy, Debug)]
@@ -117,5 +117,17 @@ fn the_proto_file_documents_what_a_caller_gets() {
             line.trim_start().starts_with(&format!("{name} =")) && comment.trim_start().starts_with("//")
         });
         assert!(documented, "{name} has no comment of its own");
+    }
+}
+
+/// What a gate shows for each reason is written down: a new reason needs its line.
+#[test]
+fn the_venues_page_speaks_of_every_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = fs::read_to_string(root.join("deploy/VENUES.md")).unwrap();
+    let named: BTreeSet<&str> = text.split('`').collect();
+    for reason in all().filter(|reason| *reason != Reason::Unspecified) {
+        let name = reason_name(reason);
+        assert!(named.contains(name), "deploy/VENUES.md does not say what to show for {name}");
     }
 }
