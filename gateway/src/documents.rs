@@ -20,7 +20,7 @@ use proto::{
     refusal::Object,
     suite::{SigningKey, Suite, VerifyingKey},
     time::UnixTime,
-    trust::{Bundle, GatewayTrust, MemberTrust, TrustList, keys},
+    trust::{Bundle, GatewayTrust, MemberTrust, Suspension, TrustList, keys},
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
@@ -70,6 +70,21 @@ pub struct MemberSource {
     pub sealing_key: String,
     /// The venue categories its backends may speak for.
     pub categories: Vec<String>,
+    /// Whether it is out for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspension: Option<SuspensionSource>,
+}
+
+/// A suspension in the source.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuspensionSource {
+    /// Why, for the other members to read.
+    pub reason: String,
+    /// When it begins, RFC 3339.
+    pub from: String,
+    /// When it ends, RFC 3339.
+    pub until: String,
 }
 
 /// Signs a new edition of the trust list from its source. Returns its edition.
@@ -158,7 +173,15 @@ impl MemberSource {
             statement_keys: keys(parse_keys("statement_keys", &self.statement_keys)?),
             sealing_key: sealing_key.context("sealing_key: 64 hexadecimal digits")?,
             categories: categories.collect::<Result<BTreeSet<_>>>()?,
+            suspension: self.suspension.as_ref().map(SuspensionSource::resolve).transpose().context("suspension")?,
         })
+    }
+}
+
+impl SuspensionSource {
+    fn resolve(&self) -> Result<Suspension> {
+        let instant = |name, text: &str| text.parse().with_context(|| format!("{name} = {text}"));
+        Ok(Suspension::new(&self.reason, instant("from", &self.from)?, instant("until", &self.until)?)?)
     }
 }
 

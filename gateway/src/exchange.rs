@@ -11,7 +11,7 @@ use proto::{
         province::LookupRequest,
         recognition::{RecognizeResponse, Source},
     },
-    identity::PeerId,
+    identity::{PeerId, Realm},
     member::Member,
     policy::Judgement,
     random::{self, Random},
@@ -148,6 +148,10 @@ impl Exchange {
         exchange_id: [u8; 16],
     ) -> Result<Finding, Refusal> {
         let home = token.consent().issuer;
+        if trust.list.suspension(Realm::Member(home), now).is_some() {
+            self.metrics.home_failed(home, "suspended");
+            return Ok(Finding::HomeUnreachable);
+        }
         let Some(client) = self.routes.to(home) else {
             return Ok(Finding::HomeUnreachable);
         };

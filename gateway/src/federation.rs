@@ -6,13 +6,15 @@ use peer::trust::{Trust, TrustStore};
 use proto::{
     contract::federation::{
         GetPolicyRequest, GetPolicyResponse, GetTrustListRequest, GetTrustListResponse, Health, ListMembersRequest,
-        ListMembersResponse, Member as WireMember, WatchMembersRequest, WatchMembersResponse, WatchPolicyRequest,
-        WatchPolicyResponse, WatchTrustListRequest, WatchTrustListResponse,
+        ListMembersResponse, Member as WireMember, Suspension as WireSuspension, WatchMembersRequest,
+        WatchMembersResponse, WatchPolicyRequest, WatchPolicyResponse, WatchTrustListRequest, WatchTrustListResponse,
         federation_service_server::FederationService,
     },
+    identity::Realm,
     member::Member,
     refusal::{Reason, Refusal},
     time::UnixTime,
+    trust::TrustList,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -140,24 +142,35 @@ impl FederationService for Federation {
         &self,
         request: Request<ListMembersRequest>,
     ) -> Result<Response<ListMembersResponse>, Status> {
-        Ok(Response::new(list_members(&self.trust.current(), &self.board, &request.into_inner())?))
+        Ok(Response::new(list_members(
+            &self.trust.current(),
+            &self.board,
+            self.trust.clock().now(),
+            &request.into_inner(),
+        )?))
     }
 
     async fn watch_members(
         &self,
         _request: Request<WatchMembersRequest>,
     ) -> Result<Response<Self::WatchMembersStream>, Status> {
-        let (place, trust, board) = (self.watcher()?, self.trust.clone(), self.board.clone());
+        let (place, store, board) = (self.watcher()?, self.trust.clone(), self.board.clone());
         let changed = board.subscribe();
         Ok(Response::new(watch(place, changed, move || {
-            let trust = trust.current();
-            let members = trust.list.members.keys().map(|member| describe(*member, &board)).collect();
+            let trust = store.current();
+            let now = store.clock().now();
+            let members = trust.list.members.keys().map(|member| describe(*member, &trust.list, &board, now)).collect();
             Some(WatchMembersResponse { members })
         })))
     }
 }
 
-fn list_members(trust: &Trust, board: &Board, request: &ListMembersRequest) -> Result<ListMembersResponse, Refusal> {
+fn list_members(
+    trust: &Trust,
+    board: &Board,
+    now: UnixTime,
+    request: &ListMembersRequest,
+) -> Result<ListMembersResponse, Refusal> {
     let size = match usize::try_from(request.page_size) {
         Ok(0) => DEFAULT_PAGE,
         Ok(size) if size <= MAX_PAGE => size,
@@ -172,11 +185,11 @@ fn list_members(trust: &Trust, board: &Board, request: &ListMembersRequest) -> R
     let more = rest.next().is_some();
     Ok(ListMembersResponse {
         next_page_token: page.last().filter(|_| more).map(Member::to_string).unwrap_or_default(),
-        members: page.into_iter().map(|member| describe(member, board)).collect(),
+        members: page.into_iter().map(|member| describe(member, &trust.list, board, now)).collect(),
     })
 }
 
-fn describe(member: Member, board: &Board) -> WireMember {
+fn describe(member: Member, list: &TrustList, board: &Board, now: UnixTime) -> WireMember {
     let (profile, notice) = (member.profile(), board.notice(member));
     let health = match notice.serving {
         None => Health::Unspecified,
@@ -194,5 +207,10 @@ fn describe(member: Member, board: &Board) -> WireMember {
         trust_list_version: notice.trust_list_version,
         policy_version: notice.policy_version,
         clock_offset_seconds: notice.clock_offset,
+        suspension: list.suspension(Realm::Member(member), now).map(|out| WireSuspension {
+            reason: out.reason().to_owned(),
+            start_time: Some(out.begins_at().to_protobuf()),
+            end_time: Some(out.ends_at().to_protobuf()),
+        }),
     }
 }

@@ -98,12 +98,47 @@ pub fn seal(object: Object, edition: Edition, content: Value, roots: &[&SigningK
     let body_header = MapBuilder::new().put(TYP, typ(object)).encode();
     let mut document = CoseSign { protected: protected(body_header), payload: Some(payload), ..CoseSign::default() };
     for root in roots {
-        let header = SignedHeader { suite: root.verifying_key().suite(), kid: root.verifying_key().kid() };
-        let mut signature = CoseSignature { protected: protected(header.encode(object)), ..CoseSignature::default() };
-        signature.signature = root.sign(&document.tbs_data(b"", &signature));
-        document.signatures.push(signature);
+        sign(object, &mut document, root);
     }
     document.to_vec().expect("a Sign of byte strings encodes")
+}
+
+/// Adds one more root's signature to a document that others have signed already, or nobody yet: roots may be kept apart
+/// and offline, and what each adds changes nothing that another signed.
+///
+/// # Errors
+/// If it is not a document, has as many signatures as there can be, or this root has signed it before.
+pub fn cosign(object: Object, bytes: &[u8], root: &SigningKey) -> Result<Vec<u8>, Refusal> {
+    let mut document = parse(object, bytes)?;
+    read_payload(object, &document)?;
+    if signers(object, &document)?.contains(&root.verifying_key().kid()) {
+        return Err(Refusal::malformed(object, "this root has signed it already"));
+    }
+    if document.signatures.len() == MAX_ROOTS {
+        return Err(Refusal::malformed(object, "more signatures than there can be roots"));
+    }
+    sign(object, &mut document, root);
+    document.to_vec().map_err(|_| Refusal::malformed(object, "it does not encode"))
+}
+
+/// The kids that a document is said to be signed by, in its order; nothing is verified.
+pub fn read_signers(object: Object, bytes: &[u8]) -> Result<Vec<Kid>, Refusal> {
+    signers(object, &parse(object, bytes)?)
+}
+
+fn signers(object: Object, document: &CoseSign) -> Result<Vec<Kid>, Refusal> {
+    let headers = document.signatures.iter().map(|signature| {
+        let header = signature.protected.original_data.as_deref().unwrap_or_default();
+        SignedHeader::decode(object, header).map(|header| header.kid)
+    });
+    headers.collect()
+}
+
+fn sign(object: Object, document: &mut CoseSign, root: &SigningKey) {
+    let header = SignedHeader { suite: root.verifying_key().suite(), kid: root.verifying_key().kid() };
+    let mut signature = CoseSignature { protected: protected(header.encode(object)), ..CoseSignature::default() };
+    signature.signature = root.sign(&document.tbs_data(b"", &signature));
+    document.signatures.push(signature);
 }
 
 /// Opens a document: layout, then N of M signatures, then its claimed life. Whether it holds *now* is [`Edition`]'s to check;
@@ -241,6 +276,26 @@ mod tests {
         assert!(open(Object::Policy, &sealed(&[&keys[0], &stranger, &keys[1]]), &roots).is_ok());
         let wrong_type = open(Object::TrustList, &sealed(&[&keys[0], &keys[1]]), &roots);
         assert_eq!(wrong_type.unwrap_err().reason(), Reason::TypeMismatch);
+    }
+
+    #[test]
+    fn roots_sign_one_after_the_other() {
+        let keys = keys::<3>();
+        let roots = roots(2, &keys);
+        let draft = sealed(&[]);
+        let once = cosign(Object::Policy, &draft, &keys[2]).unwrap();
+        assert_eq!(reason(&once, &roots), Reason::ThresholdNotMet);
+        let twice = cosign(Object::Policy, &once, &keys[0]).unwrap();
+        assert_eq!(twice, sealed(&[&keys[2], &keys[0]]), "the same as signed at once");
+        assert!(open(Object::Policy, &twice, &roots).is_ok());
+        let kids = [keys[2].verifying_key().kid(), keys[0].verifying_key().kid()];
+        assert_eq!(read_signers(Object::Policy, &twice).unwrap(), kids);
+        assert!(cosign(Object::Policy, &once, &keys[2]).is_err(), "the same root twice");
+        assert_eq!(cosign(Object::TrustList, &once, &keys[0]).unwrap_err().reason(), Reason::TypeMismatch);
+        assert!(cosign(Object::Policy, &once[1..], &keys[0]).is_err());
+        let many =
+            (0..MAX_ROOTS).fold(draft, |bytes, _| cosign(Object::Policy, &bytes, &self::keys::<1>()[0]).unwrap());
+        assert!(cosign(Object::Policy, &many, &keys[0]).is_err());
     }
 
     #[test]

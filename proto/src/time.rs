@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    str::FromStr,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -58,6 +59,21 @@ impl fmt::Display for UnixTime {
             Some(instant) => instant.fmt(f),
             None => self.0.fmt(f),
         }
+    }
+}
+
+/// A text that is not an instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an instant of RFC 3339, e.g. 2027-01-15T08:00:00Z")]
+pub struct NotAnInstant;
+
+impl FromStr for UnixTime {
+    type Err = NotAnInstant;
+
+    /// RFC 3339 with any offset; fractions of a second are dropped.
+    fn from_str(text: &str) -> Result<Self, NotAnInstant> {
+        let instant: jiff::Timestamp = text.parse().map_err(|_| NotAnInstant)?;
+        u64::try_from(instant.as_second()).map(Self::from_secs).map_err(|_| NotAnInstant)
     }
 }
 

@@ -3,7 +3,10 @@
 //! Removing a CA, an endpoint or a key here is how it stops being believed. What verifies against a list is worth no more
 //! than that list: holders re-check when a newer one comes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use ciborium::Value;
 
@@ -15,6 +18,7 @@ use crate::{
     refusal::{Object, Reason, Refusal},
     suite::{Kid, SigningKey, Suite, VerifyingKey},
     terms::Category,
+    time::UnixTime,
 };
 
 const OBJECT: Object = Object::TrustList;
@@ -35,6 +39,11 @@ const CONSENT_KEYS: i64 = 4;
 const STATEMENT_KEYS: i64 = 5;
 const SEALING_KEY: i64 = 6;
 const CATEGORIES: i64 = 7;
+const SUSPENSION: i64 = 8;
+
+const REASON: i64 = 1;
+const FROM: i64 = 2;
+const UNTIL: i64 = 3;
 
 /// Bounds of one member's entry.
 const MAX_CAS: usize = 4;
@@ -63,6 +72,84 @@ pub struct MemberTrust {
     pub sealing_key: [u8; 32],
     /// The categories its backends may name venues of.
     pub categories: BTreeSet<Category>,
+    /// Whether it is out for a while.
+    pub suspension: Option<Suspension>,
+}
+
+/// A member that is out for a while: nobody of its trust domain is let in, its nodes are not asked (I7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspension {
+    reason: String,
+    from: UnixTime,
+    until: UnixTime,
+}
+
+/// A suspension that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SuspensionError {
+    /// The reason is not a line of text.
+    #[error("a reason is 1 to 200 bytes on one line")]
+    Reason,
+    /// It does not end, or ends before it begins.
+    #[error("a suspension ends after it begins, at most 366 days after")]
+    Life,
+}
+
+impl Suspension {
+    /// The longest one: whoever needs more renews it, and so says again why.
+    pub const MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+    /// The longest reason, in bytes.
+    pub const MAX_REASON_BYTES: usize = 200;
+
+    /// A suspension from one instant until another.
+    ///
+    /// # Errors
+    /// If the reason is not one line of 1 to 200 bytes, or it does not end within [`Self::MAX`] after it begins.
+    pub fn new(reason: &str, from: UnixTime, until: UnixTime) -> Result<Self, SuspensionError> {
+        if reason.is_empty() || reason.len() > Self::MAX_REASON_BYTES || reason.chars().any(char::is_control) {
+            return Err(SuspensionError::Reason);
+        }
+        if until <= from || until.since(from) > Self::MAX.as_secs() {
+            return Err(SuspensionError::Life);
+        }
+        Ok(Self { reason: reason.to_owned(), from, until })
+    }
+
+    /// Why, for the other members to read.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// When it begins.
+    pub const fn begins_at(&self) -> UnixTime {
+        self.from
+    }
+
+    /// When it ends, by itself.
+    pub const fn ends_at(&self) -> UnixTime {
+        self.until
+    }
+
+    /// Whether it is in force.
+    pub fn holds(&self, now: UnixTime) -> bool {
+        self.from <= now && now < self.until
+    }
+
+    fn to_value(&self) -> Value {
+        MapBuilder::new()
+            .put(REASON, self.reason.clone())
+            .put(FROM, self.from.as_secs())
+            .put(UNTIL, self.until.as_secs())
+            .build()
+    }
+
+    fn from_value(value: Value) -> Result<Self, Refusal> {
+        let mut fields = Fields::open(OBJECT, value)?;
+        let reason = fields.text(REASON, Self::MAX_REASON_BYTES)?;
+        let (from, until) = (fields.time(FROM)?, fields.time(UNTIL)?);
+        fields.finish()?;
+        Self::new(&reason, from, until).map_err(|error| Refusal::malformed(OBJECT, error))
+    }
 }
 
 /// What the list says of the gateway.
@@ -111,6 +198,14 @@ impl TrustList {
         match realm {
             Realm::Gateway => &self.gateway.bundle,
             Realm::Member(member) => self.members.get(&member).map_or(&[], |trust| &trust.bundle),
+        }
+    }
+
+    /// The suspension of a realm that is in force.
+    pub fn suspension(&self, realm: Realm, now: UnixTime) -> Option<&Suspension> {
+        match realm {
+            Realm::Gateway => None,
+            Realm::Member(member) => self.members.get(&member)?.suspension.as_ref().filter(|out| out.holds(now)),
         }
     }
 
@@ -198,6 +293,7 @@ impl MemberTrust {
             .put(STATEMENT_KEYS, keys_to_value(&self.statement_keys))
             .put(SEALING_KEY, self.sealing_key.to_vec())
             .put(CATEGORIES, self.categories.iter().map(|c| Value::from(c.number())).collect::<Vec<_>>())
+            .put_some(SUSPENSION, self.suspension.as_ref().map(Suspension::to_value))
             .build()
     }
 
@@ -222,6 +318,7 @@ impl MemberTrust {
             statement_keys: keys_from_value(fields.array(STATEMENT_KEYS, MAX_KEYS)?)?,
             sealing_key: fields.bytes(SEALING_KEY)?,
             categories: categories.into_iter().collect(),
+            suspension: fields.optional(SUSPENSION).map(Suspension::from_value).transpose()?,
         };
         fields.finish()?;
         Ok((code, trust))
@@ -281,7 +378,7 @@ fn keys_from_value(items: Vec<Value>) -> Result<Keys, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{envelope::MAX_LIFE, time::UnixTime};
+    use crate::envelope::MAX_LIFE;
 
     const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 
@@ -297,6 +394,7 @@ mod tests {
             statement_keys: keys([key()]),
             sealing_key: [4; 32],
             categories: Category::ALL.iter().copied().collect(),
+            suspension: None,
         };
         TrustList {
             domain: "tongxing.test".parse().unwrap(),
@@ -322,6 +420,41 @@ mod tests {
         assert_eq!(list.statement_key(member, kid).unwrap_err().reason(), Reason::KeyUnknown);
         assert_eq!(list.consent_key(Member::PLATFORM, kid).unwrap_err().reason(), Reason::KeyUnknown);
         assert!(list.bundle(Realm::Member(Member::PLATFORM)).is_empty());
+    }
+
+    #[test]
+    fn a_suspension_survives_a_round_trip_and_ends_by_itself() {
+        let root = SigningKey::generate(Suite::Ed25519);
+        let member: Member = "44".parse().unwrap();
+        let mut list = list(&root);
+        let until = NOW.plus(Suspension::MAX);
+        let out = Suspension::new("its CA's key is in strange hands", NOW, until).unwrap();
+        list.members.get_mut(&member).unwrap().suspension = Some(out.clone());
+        assert_eq!(reopen(&list, &root).as_ref(), Ok(&list));
+        let second = Duration::from_secs(1);
+        let in_force = |now| list.suspension(Realm::Member(member), now).is_some();
+        assert!(!in_force(NOW.minus(second)) && in_force(NOW) && in_force(until.minus(second)) && !in_force(until));
+        assert!(list.suspension(Realm::Gateway, NOW).is_none());
+    }
+
+    #[test]
+    fn a_suspension_has_a_reason_and_an_end() {
+        let (day, long) = (Duration::from_secs(86_400), "x".repeat(201));
+        for (reason, until, wrong) in [
+            ("", NOW.plus(day), SuspensionError::Reason),
+            ("two\nlines", NOW.plus(day), SuspensionError::Reason),
+            (&long, NOW.plus(day), SuspensionError::Reason),
+            ("a reason", NOW, SuspensionError::Life),
+            ("a reason", NOW.plus(Suspension::MAX + Duration::from_secs(1)), SuspensionError::Life),
+        ] {
+            assert_eq!(Suspension::new(reason, NOW, until), Err(wrong), "{reason}");
+        }
+        // On the wire they are refused as well.
+        let value = |until: UnixTime| {
+            MapBuilder::new().put(REASON, "a reason").put(FROM, NOW.as_secs()).put(UNTIL, until.as_secs()).build()
+        };
+        assert!(Suspension::from_value(value(NOW.plus(day))).is_ok());
+        assert_eq!(Suspension::from_value(value(NOW)).unwrap_err().reason(), Reason::ObjectMalformed);
     }
 
     #[test]

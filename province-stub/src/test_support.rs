@@ -114,6 +114,7 @@ pub(crate) fn trust_list(home: &Keys) -> TrustList {
         statement_keys: keys([home.statement.verifying_key().clone()]),
         sealing_key: home.sealing.public_key().unwrap(),
         categories: Default::default(),
+        suspension: None,
     };
     TrustList {
         domain: "tongxing.test".parse().unwrap(),

@@ -7,7 +7,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use proto::{
     identity::{FederationDomain, IdentityError, PeerId, Realm, Role},
-    trust::TrustList,
+    trust::{Suspension, TrustList},
 };
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
@@ -40,6 +40,9 @@ pub enum PeerRefused {
     /// The trust list has no CA for its trust domain.
     #[error("{0} is of a trust domain that the trust list does not have")]
     Stranger(PeerId),
+    /// Its member is out for a while.
+    #[error("{0}: the member is suspended until {1}")]
+    Suspended(PeerId, proto::time::UnixTime),
     /// Its chain does not verify against its own trust domain's bundle.
     #[error("{0}: {1}")]
     Chain(PeerId, String),
@@ -99,6 +102,7 @@ pub fn identify(leaf: &CertificateDer<'_>, domain: &FederationDomain) -> Result<
 pub struct ClientVerifier {
     domain: FederationDomain,
     by_realm: HashMap<Realm, Arc<dyn ClientCertVerifier>>,
+    suspensions: Suspensions,
     provider: Arc<CryptoProvider>,
 }
 
@@ -115,7 +119,7 @@ impl ClientVerifier {
                 Ok((realm, verifier))
             })
             .collect::<Result<_, Error>>()?;
-        Ok(Self { domain: list.domain.clone(), by_realm, provider })
+        Ok(Self { domain: list.domain.clone(), by_realm, suspensions: Suspensions::of(list), provider })
     }
 
     /// Verifies a client's chain and says who it is.
@@ -129,6 +133,7 @@ impl ClientVerifier {
         let Some(verifier) = self.by_realm.get(&peer.realm()) else {
             return Err(PeerRefused::Stranger(peer));
         };
+        let peer = self.suspensions.check(peer, now)?;
         match verifier.verify_client_cert(leaf, intermediates, now) {
             Ok(_) => Ok(peer),
             Err(error) => Err(PeerRefused::Chain(peer, error.to_string())),
@@ -186,6 +191,7 @@ impl ClientCertVerifier for ClientVerifier {
 pub struct ServerVerifier {
     domain: FederationDomain,
     expected: Expected,
+    suspensions: Suspensions,
     inner: Arc<WebPkiServerVerifier>,
 }
 
@@ -196,7 +202,7 @@ impl ServerVerifier {
         let inner = WebPkiServerVerifier::builder_with_provider(roots, provider)
             .build()
             .map_err(|error| Error::General(error.to_string()))?;
-        Ok(Self { domain: list.domain.clone(), expected, inner })
+        Ok(Self { domain: list.domain.clone(), expected, suspensions: Suspensions::of(list), inner })
     }
 }
 
@@ -213,6 +219,7 @@ impl ServerCertVerifier for ServerVerifier {
         if !self.expected.is(&peer) {
             return Err(refused(PeerRefused::Unexpected(peer, self.expected)));
         }
+        let peer = self.suspensions.check(peer, now).map_err(refused)?;
         self.inner
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
             .map_err(|error| refused(PeerRefused::Chain(peer, error.to_string())))
@@ -238,6 +245,25 @@ impl ServerCertVerifier for ServerVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.inner.supported_verify_schemes()
+    }
+}
+
+/// Who is out for a while: they end by time alone, so each handshake looks at its own.
+#[derive(Debug)]
+struct Suspensions(HashMap<Realm, Suspension>);
+
+impl Suspensions {
+    fn of(list: &TrustList) -> Self {
+        let members = list.members.iter();
+        Self(members.filter_map(|(member, trust)| Some((Realm::Member(*member), trust.suspension.clone()?))).collect())
+    }
+
+    fn check(&self, peer: PeerId, now: UnixTime) -> Result<PeerId, PeerRefused> {
+        let now = proto::time::UnixTime::from_secs(now.as_secs());
+        match self.0.get(&peer.realm()).filter(|out| out.holds(now)) {
+            Some(out) => Err(PeerRefused::Suspended(peer, out.ends_at())),
+            None => Ok(peer),
+        }
     }
 }
 

@@ -95,6 +95,7 @@ impl Federation {
             statement_keys: key(&format!("{name}statement.key")),
             sealing_key: SealingKey::new([5; 32]).public_key().unwrap(),
             categories: Default::default(),
+            suspension: None,
         };
         let members = [(home(), member(own, "")), (neighbour(), member(other, "other-"))].into();
         write(&dir.path().join("secret"), 0o600, &[6; 32]);
