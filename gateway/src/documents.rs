@@ -97,10 +97,7 @@ pub fn sign_trust_list(
     now: UnixTime,
     life: Duration,
 ) -> Result<Edition> {
-    let text = fs::read_to_string(source).with_context(|| source.display().to_string())?;
-    let parsed: TrustSource = toml::from_str(&text).with_context(|| source.display().to_string())?;
-    let base = source.parent().unwrap_or(Path::new("."));
-    let list = parsed.resolve(base).with_context(|| source.display().to_string())?;
+    let list = read_trust_source(source)?;
     check_signers(&list.roots, roots)?;
     let held = read_version(Object::TrustList, out)?;
     let edition = edition(held, now, life)?;
@@ -109,6 +106,14 @@ pub fn sign_trust_list(
     TrustList::open(&bytes, &list.roots).map_err(|refusal| anyhow!("{}: {refusal}", source.display()))?;
     write_public(out, &bytes)?;
     Ok(edition)
+}
+
+/// The trust list that a source describes.
+pub fn read_trust_source(source: &Path) -> Result<TrustList> {
+    let text = fs::read_to_string(source).with_context(|| source.display().to_string())?;
+    let parsed: TrustSource = toml::from_str(&text).with_context(|| source.display().to_string())?;
+    let base = source.parent().unwrap_or(Path::new("."));
+    parsed.resolve(base).with_context(|| source.display().to_string())
 }
 
 /// Signs a new edition of the policy from its TOML. Returns its edition.
@@ -147,7 +152,8 @@ pub fn parse_roots(threshold: usize, roots: &[String]) -> Result<Roots> {
 }
 
 impl TrustSource {
-    fn resolve(&self, base: &Path) -> Result<TrustList> {
+    /// The list it describes; paths in it start at `base`.
+    pub(crate) fn resolve(&self, base: &Path) -> Result<TrustList> {
         let domain: FederationDomain = self.domain.parse().with_context(|| format!("domain = {}", self.domain))?;
         let mut members = BTreeMap::new();
         for (code, source) in &self.members {
@@ -158,7 +164,9 @@ impl TrustSource {
             bundle: read_bundle(&base.join(&self.gateway.bundle)).context("gateway.bundle")?,
             log_keys: keys(parse_keys("gateway.log_keys", &self.gateway.log_keys)?),
         };
-        Ok(TrustList { domain, roots: parse_roots(self.threshold, &self.roots)?, gateway, members })
+        let list = TrustList { domain, roots: parse_roots(self.threshold, &self.roots)?, gateway, members };
+        list.check_single_use().map_err(|refusal| anyhow!("{refusal}"))?;
+        Ok(list)
     }
 }
 
@@ -214,7 +222,7 @@ fn check_signers(roots: &Roots, signers: &[SigningKey]) -> Result<()> {
 }
 
 /// The version of the edition that stands in a file, whoever signed it; 0 if there is none.
-fn read_version(object: Object, path: &Path) -> Result<u64> {
+pub(crate) fn read_version(object: Object, path: &Path) -> Result<u64> {
     match fs::read(path) {
         Ok(bytes) => match envelope::read_edition(object, &bytes) {
             Ok(edition) => Ok(edition.version),
@@ -225,7 +233,8 @@ fn read_version(object: Object, path: &Path) -> Result<u64> {
     }
 }
 
-fn edition(held: u64, now: UnixTime, life: Duration) -> Result<Edition> {
+/// The edition that follows `held`.
+pub(crate) fn edition(held: u64, now: UnixTime, life: Duration) -> Result<Edition> {
     if life > MAX_LIFE {
         bail!("a document lives {} days at most", MAX_LIFE.as_secs() / 86_400);
     }

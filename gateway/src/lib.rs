@@ -17,8 +17,11 @@
 //! `stream` runs many such exchanges for one caller. `federation` publishes the signed documents and the `board` of
 //! members. `pki` and `documents` are the commands that make certificates, the trust list and the policy.
 
+pub mod audit;
+pub mod ceremony;
 pub mod config;
 pub mod documents;
+pub mod membership;
 pub mod pki;
 pub mod server;
 

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{pki::Pki, policy::PolicyCommand, serve::Serve, trust_list::TrustListCommand};
+use crate::commands::{
+    member::MemberCommand, pki::Pki, policy::PolicyCommand, serve::Serve, trust_list::TrustListCommand,
+};
 
 /// The national gateway.
 #[derive(Parser)]
@@ -29,6 +31,9 @@ enum Command {
     /// The national policy.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Who is in the federation.
+    #[command(subcommand)]
+    Member(MemberCommand),
 }
 
 #[tokio::main]
@@ -39,6 +44,7 @@ async fn main() -> ExitCode {
         Command::Pki(command) => command.run(),
         Command::TrustList(command) => command.run(),
         Command::Policy(command) => command.run(),
+        Command::Member(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

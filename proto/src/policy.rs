@@ -131,10 +131,14 @@ impl Policy {
     /// Opens an edition that `roots` signed.
     pub fn open(bytes: &[u8], roots: &Roots) -> Result<(Edition, Self), Refusal> {
         let (edition, content) = envelope::open(OBJECT, bytes, roots)?;
-        let toml = content.into_text().ok().filter(|toml| toml.len() <= MAX_DOCUMENT_BYTES);
-        let toml = toml.ok_or_else(|| Refusal::malformed(OBJECT, "the content is not a text"))?;
-        let policy = Self::from_toml(&toml).map_err(|error| Refusal::malformed(OBJECT, error))?;
+        let policy = Self::from_toml(&text(content)?).map_err(|error| Refusal::malformed(OBJECT, error))?;
         Ok((edition, policy))
+    }
+
+    /// The edition and the TOML of a document, whoever signed it: to look at it before it is signed.
+    pub fn read_unsigned(bytes: &[u8]) -> Result<(Edition, String), Refusal> {
+        let (edition, content) = envelope::open_unsigned(OBJECT, bytes)?;
+        Ok((edition, text(content)?))
     }
 
     /// What a venue of this category may see at most for this purpose.
@@ -214,6 +218,11 @@ impl Policy {
         let rule = self.rules.get(rule).filter(|rule| rule.levels.contains(&level));
         own && rule.is_some_and(|rule| rule.authorities.iter().any(|kind| kind == authority.kind()))
     }
+}
+
+fn text(content: Value) -> Result<String, Refusal> {
+    let text = content.into_text().ok().filter(|toml| toml.len() <= MAX_DOCUMENT_BYTES);
+    text.ok_or_else(|| Refusal::malformed(OBJECT, "the content is not a text"))
 }
 
 #[cfg(test)]

@@ -188,9 +188,14 @@ impl TrustList {
 
     /// Opens an edition that was accepted before, by its own roots. Only for a copy that nobody else could have written.
     pub fn open_held(bytes: &[u8]) -> Result<(Edition, Self), Refusal> {
-        let (_, content) = envelope::open_unsigned(OBJECT, bytes)?;
-        let roots = Self::from_value(content)?.roots;
-        Self::open(bytes, &roots)
+        let (_, list) = Self::open_unsigned(bytes)?;
+        Self::open(bytes, &list.roots)
+    }
+
+    /// What a list says, whoever signed it: to look at it before it is signed. Nothing of it is to be believed.
+    pub fn open_unsigned(bytes: &[u8]) -> Result<(Edition, Self), Refusal> {
+        let (edition, content) = envelope::open_unsigned(OBJECT, bytes)?;
+        Ok((edition, Self::from_value(content)?))
     }
 
     /// The CA certificates that may vouch for peers of a realm; empty if the realm is not in the federation.
@@ -270,7 +275,10 @@ impl TrustList {
     }
 
     /// One key, one use: a key that signs two kinds of object, or for two members, could stand in for itself.
-    fn check_single_use(&self) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// OBJECT_MALFORMED, as whoever opens such a list would refuse it.
+    pub fn check_single_use(&self) -> Result<(), Refusal> {
         let mut seen = BTreeSet::new();
         let members = self.members.values().flat_map(|trust| [&trust.consent_keys, &trust.statement_keys]);
         let keys = members.chain([&self.gateway.log_keys]).flat_map(Keys::values);

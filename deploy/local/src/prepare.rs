@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use gateway::{
-    documents::{self, GatewaySource, MemberSource, SuspensionSource, TrustSource},
+    documents::{self, GatewaySource, MemberSource, TrustSource},
     pki::{self, Authority, LEAF_LIFE},
 };
 use peer::{
@@ -227,8 +227,9 @@ fn due(layout: &Layout, authority: &Authority, dir: &Path, now: UnixTime) -> boo
 }
 
 fn write_trust_source(layout: &Layout, members: &[Member], addresses: &Addresses, roots: &[String]) -> Result<()> {
+    let before = read_trust_source(layout)?;
     // Who was suspended stays so: the next edition is not an amnesty.
-    let suspensions = suspensions(layout)?;
+    let suspension = |code: &str| before.as_ref()?.members.get(code)?.suspension.clone();
     let bundle = |realm| layout.ca(realm).0.strip_prefix(layout.dir()).map(Path::to_owned);
     let mut sources = BTreeMap::new();
     for member in members {
@@ -241,7 +242,7 @@ fn write_trust_source(layout: &Layout, members: &[Member], addresses: &Addresses
             statement_keys: vec![documents::key_to_hex(keys.statement.verifying_key())],
             sealing_key: to_hex(&keys.sealing.public_key().context("the sealing key is not one of X25519")?),
             categories: venues::backend_categories().map(|category| category.to_string()).collect(),
-            suspension: suspensions.get(&member.to_string()).cloned(),
+            suspension: suspension(&member.to_string()),
         };
         sources.insert(member.to_string(), source);
     }
@@ -252,18 +253,22 @@ fn write_trust_source(layout: &Layout, members: &[Member], addresses: &Addresses
         gateway: GatewaySource { bundle: bundle(Realm::Gateway)?, log_keys: Vec::new() },
         members: sources,
     };
-    pki::write_public(&layout.trust_source(), toml::to_string(&source)?.as_bytes())
+    // What says the same already is left as it is written: its comments, and the audit file that knows its hash.
+    let text = toml::to_string(&source)?;
+    match before {
+        Some(before) if toml::to_string(&before)? == text => Ok(()),
+        _ => pki::write_public(&layout.trust_source(), text.as_bytes()),
+    }
 }
 
-/// The suspensions in the source as it stands.
-fn suspensions(layout: &Layout) -> Result<BTreeMap<String, SuspensionSource>> {
+/// The source as it stands.
+fn read_trust_source(layout: &Layout) -> Result<Option<TrustSource>> {
     let path = layout.trust_source();
     if !path.exists() {
-        return Ok(BTreeMap::new());
+        return Ok(None);
     }
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let source: TrustSource = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    Ok(source.members.into_iter().filter_map(|(code, member)| Some((code, member.suspension?))).collect())
+    toml::from_str(&text).map(Some).with_context(|| path.display().to_string())
 }
 
 /// A node's secrets, made if they are missing.
