@@ -18,5 +18,6 @@ mod requests;
 mod sandbox;
 mod service;
 mod streams;
+mod suspension;
 mod unreachable;
 mod uses;
