@@ -1,6 +1,11 @@
 //! Certificates: one CA per trust domain, leaves with exactly one URI name, all P-256 (grpcio, grpc-java, Envoy and
 //! Chromium refuse Ed25519 leaves).
 
+mod office;
+mod register;
+mod request;
+mod show;
+
 use std::{
     fs,
     io::Write,
@@ -15,10 +20,17 @@ use proto::{
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, date_time_ymd,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, date_time_ymd,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
+use time::OffsetDateTime;
 use x509_parser::{extensions::ParsedExtension, prelude::FromDer};
+
+pub use self::{
+    office::{CRL_LIFE, Office, Which, crl_dir},
+    register::{Entry, Reason, Register},
+    show::Certificate,
+};
 
 /// How long a CA lives.
 pub const CA_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -35,6 +47,7 @@ pub struct Issued {
     /// The certificate.
     pub certificate: String,
     key: KeyPair,
+    serial: [u8; 16],
 }
 
 /// The CA of one trust domain.
@@ -51,7 +64,7 @@ impl Authority {
     /// trust domain (webpki refuses URI constraints): every verifier's choice of bundle is.
     pub fn create(realm: Realm, domain: &FederationDomain, now: UnixTime) -> Result<Self> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = params(&format!("Tongxing CA {}", domain.trust_domain(realm)), now, CA_LIFE)?;
+        let mut params = params(&format!("Tongxing CA {}", domain.trust_domain(realm)), serial(), now, CA_LIFE)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key)?.pem();
@@ -94,14 +107,29 @@ impl Authority {
         write_public(certificate, self.certificate.as_bytes())
     }
 
-    /// Issues a leaf for a peer of this realm. Servers (nodes and replicas) also get the names and addresses they are
-    /// dialled by, and both key usages; everybody else is a client.
+    /// Issues a leaf with a fresh key, and leaves it out of every register: an [`Office`] keeps one.
     pub fn issue(&self, peer: &PeerId, dialled_by: &[String], now: UnixTime, life: Duration) -> Result<Issued> {
+        let (key, serial) = (KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?, serial());
+        let certificate = self.certify(peer, dialled_by, &key, serial, now, life)?;
+        Ok(Issued { certificate, key, serial })
+    }
+
+    /// Certifies a key as a peer of this realm. Servers (nodes and replicas) also get the names and addresses they are
+    /// dialled by, and both key usages; everybody else is a client.
+    fn certify(
+        &self,
+        peer: &PeerId,
+        dialled_by: &[String],
+        key: &impl PublicKeyData,
+        serial: [u8; 16],
+        now: UnixTime,
+        life: Duration,
+    ) -> Result<String> {
         if peer.realm() != self.realm {
             bail!("{peer} is not of the trust domain {}", self.domain.trust_domain(self.realm));
         }
         let server = matches!(peer.role(), Role::Node(_) | Role::Gateway(_));
-        let mut params = params(&peer.to_string(), now, life)?;
+        let mut params = params(&peer.to_string(), serial, now, life)?;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -117,10 +145,8 @@ impl Authority {
         } else if !dialled_by.is_empty() {
             bail!("{peer} is a client: nobody dials it");
         }
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let issuer = Issuer::from_ca_cert_pem(&self.certificate, &self.key)?;
-        let certificate = params.signed_by(&key, &issuer)?.pem();
-        Ok(Issued { certificate, key })
+        Ok(params.signed_by(key, &issuer)?.pem())
     }
 }
 
@@ -184,16 +210,20 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     fs::rename(&partial, path).with_context(context)
 }
 
-fn params(name: &str, now: UnixTime, life: Duration) -> Result<CertificateParams> {
+fn params(name: &str, serial: [u8; 16], now: UnixTime, life: Duration) -> Result<CertificateParams> {
     let mut params = CertificateParams::new(Vec::new())?;
     let mut subject = DistinguishedName::new();
     subject.push(DnType::CommonName, name);
     params.distinguished_name = subject;
-    let epoch = date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + Duration::from_secs(now.minus(BACKDATE).as_secs());
-    params.not_after = epoch + Duration::from_secs(now.plus(life).as_secs());
-    params.serial_number = Some(SerialNumber::from_slice(&serial()));
+    params.not_before = instant(now.minus(BACKDATE));
+    params.not_after = instant(now.plus(life));
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
     Ok(params)
+}
+
+/// An instant as certificates have it.
+fn instant(time: UnixTime) -> OffsetDateTime {
+    date_time_ymd(1970, 1, 1) + Duration::from_secs(time.as_secs())
 }
 
 /// 128 random bits, positive (RFC 5280 §4.1.2.2).

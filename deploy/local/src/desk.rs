@@ -40,6 +40,7 @@ impl Desk {
             roots: documents::parse_roots(source.threshold, &source.roots)?,
             domain: layout.domain(),
             held: None,
+            crls: Some(layout.crls()),
         };
         Ok(Self { layout: layout.clone(), prepared, trust: TrustStore::open(files, clock)? })
     }

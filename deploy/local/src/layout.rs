@@ -66,6 +66,11 @@ impl Layout {
         self.dir.join("trust-list.cose")
     }
 
+    /// The CAs' revocation lists.
+    pub fn crls(&self) -> PathBuf {
+        gateway::pki::crl_dir(&self.dir)
+    }
+
     /// The signed policy.
     pub fn policy(&self) -> PathBuf {
         self.dir.join("policy.cose")

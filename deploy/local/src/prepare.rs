@@ -12,10 +12,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use gateway::{
     documents::{self, GatewaySource, MemberSource, TrustSource},
-    pki::{self, Authority, LEAF_LIFE},
+    pki::{self, Authority, Certificate, LEAF_LIFE, Office},
 };
 use peer::{
-    config::to_hex,
+    config::{parse_hex, to_hex},
     credentials::{CredentialFiles, Credentials},
     files,
 };
@@ -29,6 +29,7 @@ use proto::{
 use province_stub::keys::{KeyFiles, Keys};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tracing::warn;
 
 use crate::{
     addresses::Addresses,
@@ -142,9 +143,11 @@ pub fn prepare(layout: &Layout, plan: &Plan, addresses: &Addresses, now: UnixTim
     let members = plan.members()?;
     let roots = roots(layout)?;
     let realms = members.iter().map(|member| Realm::Member(*member)).chain([Realm::Gateway]);
+    let office = Office::new(layout.dir(), layout.domain());
     let authorities: BTreeMap<Realm, Authority> =
-        realms.map(|realm| Ok((realm, authority(layout, realm, now)?))).collect::<Result<_>>()?;
-    issue_certificates(layout, plan, &members, &authorities, now)?;
+        realms.map(|realm| Ok((realm, office.found(realm, now)?))).collect::<Result<_>>()?;
+    issue_certificates(layout, plan, &members, &office, &authorities, now)?;
+    authorities.iter().try_for_each(|(realm, authority)| office.keep_crl(authority, *realm, now))?;
     let root_keys: Vec<_> = roots.iter().map(|root| documents::key_to_hex(root.verifying_key())).collect();
     write_trust_source(layout, &members, addresses, &root_keys)?;
     documents::sign_trust_list(&layout.trust_source(), &roots, &layout.trust_list(), now, MAX_LIFE)?;
@@ -179,18 +182,11 @@ fn roots(layout: &Layout) -> Result<Vec<SigningKey>> {
     (1..=ROOTS).map(root).collect()
 }
 
-fn authority(layout: &Layout, realm: Realm, now: UnixTime) -> Result<Authority> {
-    let (certificate, key) = layout.ca(realm);
-    if !certificate.exists() {
-        Authority::create(realm, &layout.domain(), now)?.write(&certificate, &key)?;
-    }
-    Authority::read(realm, &layout.domain(), &certificate, &key)
-}
-
 fn issue_certificates(
     layout: &Layout,
     plan: &Plan,
     members: &[Member],
+    office: &Office,
     authorities: &BTreeMap<Realm, Authority>,
     now: UnixTime,
 ) -> Result<()> {
@@ -201,7 +197,11 @@ fn issue_certificates(
         if !due(layout, authority, dir, now) {
             return Ok(());
         }
-        authority.issue(&peer, dialled_by, now, LEAF_LIFE)?.write(dir)
+        if is_revoked(office, authority, &peer, &dir.join("cert.pem"))? {
+            warn!(%peer, "its certificate is revoked: it gets no new one by itself");
+            return Ok(());
+        }
+        office.issue_by(authority, &peer, dialled_by, now, LEAF_LIFE)?.write(dir)
     };
     for replica in 1..=usize::from(plan.gateways) {
         issue(PeerId::gateway(&replica.to_string()), &layout.gateway(replica), &dialled_by)?;
@@ -224,6 +224,16 @@ fn due(layout: &Layout, authority: &Authority, dir: &Path, now: UnixTime) -> boo
     let usable = Credentials::open(files, &layout.domain()).is_ok() && authority.issued(&certificate);
     let lives = pki::expires_at(&certificate).is_ok_and(|end| end >= now.plus(LEAF_LIFE / 3 * 2));
     !(usable && lives)
+}
+
+/// Whether a peer's certificate was taken back: a renewal that gave it another would be a pardon.
+fn is_revoked(office: &Office, authority: &Authority, peer: &PeerId, certificate: &Path) -> Result<bool> {
+    if !certificate.exists() {
+        return Ok(false);
+    }
+    let crl = office.read_crl(authority, peer.realm())?;
+    let serial = parse_hex(&Certificate::read(certificate)?.serial).context("a serial number is hexadecimal")?;
+    Ok(crl.is_some_and(|crl| crl.has(&serial)))
 }
 
 fn write_trust_source(layout: &Layout, members: &[Member], addresses: &Addresses, roots: &[String]) -> Result<()> {
@@ -298,7 +308,7 @@ fn write_configurations(
         let roots = roots.iter().map(|root| format!("\"{root}\"")).collect::<Vec<_>>().join(", ");
         format!(
             "\n[identity]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\n[trust]\nlist = \"{up}trust-list.cose\"\n\
-             policy = \"{up}policy.cose\"\nroots = [{roots}]\nthreshold = {THRESHOLD}\n"
+             policy = \"{up}policy.cose\"\ncrls = \"{up}crl\"\nroots = [{roots}]\nthreshold = {THRESHOLD}\n"
         )
     };
     let listens = |pair: &crate::addresses::Pair| {

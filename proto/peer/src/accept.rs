@@ -320,7 +320,7 @@ impl ServerTls {
 
 impl Current {
     fn new(trust: &Trust, credentials: Arc<Credentials>, clock: Arc<dyn Clock>) -> Result<Self, rustls::Error> {
-        let verifier = Arc::new(ClientVerifier::new(&trust.list, provider())?);
+        let verifier = Arc::new(ClientVerifier::new(&trust.list, &trust.revocations, provider())?);
         let mut config = ServerConfig::builder_with_details(provider(), Arc::new(CertificateTime(clock)))
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(verifier.clone())

@@ -57,6 +57,9 @@ pub struct TrustSection {
     pub roots: Vec<String>,
     /// How many of them must have signed.
     pub threshold: usize,
+    /// The directory with the CAs' revocation lists, `<trust domain>.crl`, PEM. Without it nothing is revoked.
+    #[serde(default)]
+    pub crls: Option<PathBuf>,
 }
 
 /// `[identity]`: this program's own certificate and key, PEM.
@@ -105,6 +108,7 @@ impl TrustSection {
             roots,
             domain: domain.clone(),
             held: Some(held),
+            crls: self.crls.as_ref().map(|dir| relative_to(config, dir)),
         })
     }
 }

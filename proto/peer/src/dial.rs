@@ -80,7 +80,8 @@ async fn connect(
 }
 
 fn client_config(standing: &Standing, expected: Expected) -> Result<ClientConfig, rustls::Error> {
-    let verifier = ServerVerifier::new(&standing.trust.current().list, expected, provider())?;
+    let trust = standing.trust.current();
+    let verifier = ServerVerifier::new(&trust.list, &trust.revocations, expected, provider())?;
     let time = Arc::new(CertificateTime(standing.trust.clock().clone()));
     let mut config = ClientConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&[&TLS13])?

@@ -31,6 +31,7 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod private;
+pub mod revocation;
 pub mod serve;
 pub mod trust;
 pub mod verifier;

@@ -22,7 +22,7 @@ use proto::{
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::files;
+use crate::{files, revocation::Revocations};
 
 /// Where the documents are and by whom they must be signed.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct TrustFiles {
     pub domain: FederationDomain,
     /// Where accepted editions are kept; this program's own directory. `None` keeps nothing.
     pub held: Option<PathBuf>,
+    /// The directory with the CAs' revocation lists. `None` revokes nothing.
+    pub crls: Option<PathBuf>,
 }
 
 /// One consistent pair of trust list and policy.
@@ -50,6 +52,8 @@ pub struct Trust {
     pub policy: Policy,
     /// Its edition.
     pub policy_edition: Edition,
+    /// The certificates that CAs have taken back.
+    pub revocations: Revocations,
     /// Both as they were read and verified.
     bytes: (Vec<u8>, Vec<u8>),
     /// Rises whenever either is replaced. What was verified under another generation is verified anew.
@@ -115,7 +119,7 @@ impl TrustStore {
     pub fn reload(&self) -> Result<bool, TrustError> {
         let held = self.current();
         let trust = read(&self.files, Some(&Held::from(&*held)), held.generation + 1, self.clock.now())?;
-        if trust.bytes == held.bytes {
+        if trust.bytes == held.bytes && trust.revocations == held.revocations {
             return Ok(false);
         }
         keep(&self.files, &trust)?;
@@ -177,7 +181,11 @@ fn read(files: &TrustFiles, held: Option<&Held>, generation: u64, now: UnixTime)
         check_version(Object::Policy, edition, bytes, held.and_then(|held| held.policy.as_ref()))?;
         Ok((edition, policy))
     })?;
-    Ok(Trust { list, list_edition, policy, policy_edition, bytes: (list_bytes, policy_bytes), generation })
+    let nothing = Revocations::default();
+    let held_revocations = held.map_or(&nothing, |held| &held.revocations);
+    let revocations = Revocations::read(files.crls.as_deref(), held_revocations, &list, now);
+    let bytes = (list_bytes, policy_bytes);
+    Ok(Trust { list, list_edition, policy, policy_edition, revocations, bytes, generation })
 }
 
 /// A version only ever rises; the same version is the same document.
@@ -215,6 +223,7 @@ struct Held {
     roots: Roots,
     list: (u64, Vec<u8>),
     policy: Option<(u64, Vec<u8>)>,
+    revocations: Revocations,
 }
 
 impl From<&Trust> for Held {
@@ -223,6 +232,7 @@ impl From<&Trust> for Held {
             roots: trust.list.roots.clone(),
             list: (trust.list_edition.version, trust.bytes.0.clone()),
             policy: Some((trust.policy_edition.version, trust.bytes.1.clone())),
+            revocations: trust.revocations.clone(),
         }
     }
 }
@@ -243,14 +253,15 @@ fn read_held(dir: &Path, files: &TrustFiles) -> Result<Option<Held>, TrustError>
     // A policy that the list's roots did not sign is from before this list: a stop came between the two.
     let policy = if policy_path.exists() { Some(read(&policy_path)?) } else { None };
     let policy = policy.and_then(|bytes| Some((Policy::open(&bytes, &opened.1.roots).ok()?.0.version, bytes)));
-    Ok(Some(Held { roots: opened.1.roots, list: (opened.0.version, list), policy }))
+    let revocations = Revocations::kept(dir, &opened.1);
+    Ok(Some(Held { roots: opened.1.roots, list: (opened.0.version, list), policy, revocations }))
 }
 
 /// Keeps what was verified, byte for byte, by atomic rename.
 fn keep(trust_files: &TrustFiles, trust: &Trust) -> Result<(), TrustError> {
     let Some(dir) = &trust_files.held else { return Ok(()) };
-    let write = |name: &str, bytes: &[u8]| {
-        let (partial, path) = (dir.join(format!("{name}.partial")), dir.join(name));
+    let write = |name: &Path, bytes: &[u8]| {
+        let (partial, path) = (dir.join(name).with_added_extension("partial"), dir.join(name));
         let written = || -> io::Result<()> {
             files::create_private_dir(dir)?;
             let mut file = fs::File::create(&partial)?;
@@ -260,6 +271,7 @@ fn keep(trust_files: &TrustFiles, trust: &Trust) -> Result<(), TrustError> {
         };
         written().map_err(|error| TrustError::File { path: path.clone(), error })
     };
-    write(HELD_LIST, &trust.bytes.0)?;
-    write(HELD_POLICY, &trust.bytes.1)
+    write(Path::new(HELD_LIST), &trust.bytes.0)?;
+    write(Path::new(HELD_POLICY), &trust.bytes.1)?;
+    trust.revocations.keep(&trust.list.domain).try_for_each(|(name, pem)| write(&name, pem))
 }

@@ -25,6 +25,8 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error as ThisError;
 use x509_parser::{extensions::GeneralName, prelude::FromDer};
 
+use crate::revocation::Revocations;
+
 /// Why a certificate shows nobody of this federation, or nobody that was expected.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 pub enum PeerRefused {
@@ -43,6 +45,9 @@ pub enum PeerRefused {
     /// Its member is out for a while.
     #[error("{0}: the member is suspended until {1}")]
     Suspended(PeerId, proto::time::UnixTime),
+    /// Its CA has taken it back.
+    #[error("{0}: the certificate is revoked")]
+    Revoked(PeerId),
     /// Its chain does not verify against its own trust domain's bundle.
     #[error("{0}: {1}")]
     Chain(PeerId, String),
@@ -103,12 +108,13 @@ pub struct ClientVerifier {
     domain: FederationDomain,
     by_realm: HashMap<Realm, Arc<dyn ClientCertVerifier>>,
     suspensions: Suspensions,
+    revocations: Revocations,
     provider: Arc<CryptoProvider>,
 }
 
 impl ClientVerifier {
-    /// A verifier for one edition of the trust list.
-    pub fn new(list: &TrustList, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
+    /// A verifier for one edition of the trust list, and what CAs have taken back.
+    pub fn new(list: &TrustList, revocations: &Revocations, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
         let realms = list.members.keys().map(|member| Realm::Member(*member)).chain([Realm::Gateway]);
         let by_realm = realms
             .map(|realm| {
@@ -119,7 +125,8 @@ impl ClientVerifier {
                 Ok((realm, verifier))
             })
             .collect::<Result<_, Error>>()?;
-        Ok(Self { domain: list.domain.clone(), by_realm, suspensions: Suspensions::of(list), provider })
+        let (suspensions, revocations) = (Suspensions::of(list), revocations.clone());
+        Ok(Self { domain: list.domain.clone(), by_realm, suspensions, revocations, provider })
     }
 
     /// Verifies a client's chain and says who it is.
@@ -135,7 +142,7 @@ impl ClientVerifier {
         };
         let peer = self.suspensions.check(peer, now)?;
         match verifier.verify_client_cert(leaf, intermediates, now) {
-            Ok(_) => Ok(peer),
+            Ok(_) => check_revocation(peer, leaf, &self.revocations),
             Err(error) => Err(PeerRefused::Chain(peer, error.to_string())),
         }
     }
@@ -192,17 +199,24 @@ pub struct ServerVerifier {
     domain: FederationDomain,
     expected: Expected,
     suspensions: Suspensions,
+    revocations: Revocations,
     inner: Arc<WebPkiServerVerifier>,
 }
 
 impl ServerVerifier {
-    /// A verifier for one edition of the trust list.
-    pub fn new(list: &TrustList, expected: Expected, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
+    /// A verifier for one edition of the trust list, and what CAs have taken back.
+    pub fn new(
+        list: &TrustList,
+        revocations: &Revocations,
+        expected: Expected,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, Error> {
         let roots = Arc::new(root_store(list, expected.realm())?);
         let inner = WebPkiServerVerifier::builder_with_provider(roots, provider)
             .build()
             .map_err(|error| Error::General(error.to_string()))?;
-        Ok(Self { domain: list.domain.clone(), expected, suspensions: Suspensions::of(list), inner })
+        let (suspensions, revocations) = (Suspensions::of(list), revocations.clone());
+        Ok(Self { domain: list.domain.clone(), expected, suspensions, revocations, inner })
     }
 }
 
@@ -222,7 +236,9 @@ impl ServerCertVerifier for ServerVerifier {
         let peer = self.suspensions.check(peer, now).map_err(refused)?;
         self.inner
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            .map_err(|error| refused(PeerRefused::Chain(peer, error.to_string())))
+            .map_err(|error| refused(PeerRefused::Chain(peer.clone(), error.to_string())))?;
+        check_revocation(peer, end_entity, &self.revocations).map_err(refused)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -265,6 +281,14 @@ impl Suspensions {
             None => Ok(peer),
         }
     }
+}
+
+/// A leaf whose chain holds may still have been taken back by the CA that signed it.
+fn check_revocation(peer: PeerId, leaf: &CertificateDer<'_>, revocations: &Revocations) -> Result<PeerId, PeerRefused> {
+    let Some(crl) = revocations.of(peer.realm()).filter(|crl| !crl.is_empty()) else { return Ok(peer) };
+    let (_, certificate) =
+        x509_parser::certificate::X509Certificate::from_der(leaf).map_err(|_| PeerRefused::Certificate)?;
+    if crl.has(certificate.raw_serial()) { Err(PeerRefused::Revoked(peer)) } else { Ok(peer) }
 }
 
 fn root_store(list: &TrustList, realm: Realm) -> Result<RootCertStore, Error> {

@@ -143,7 +143,7 @@ impl Federation {
 
     fn trust(&self, held: Option<PathBuf>) -> TrustFiles {
         let (list, policy) = (self.path("trust"), self.path("policy"));
-        TrustFiles { list, policy, roots: self.list.roots.clone(), domain: self.domain.clone(), held }
+        TrustFiles { list, policy, roots: self.list.roots.clone(), domain: self.domain.clone(), held, crls: None }
     }
 
     /// The configuration of the node under test.
