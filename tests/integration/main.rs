@@ -15,6 +15,7 @@ mod record;
 mod refusals;
 mod renewal;
 mod requests;
+mod revocation;
 mod sandbox;
 mod service;
 mod streams;

@@ -1,14 +1,30 @@
 //! Calls to a peer whose identity is known beforehand: the gateway's to a node, a venue's to the gateway.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, client::Resumption, version::TLS13};
-use rustls_pki_types::ServerName;
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsConnector;
+use rustls::{
+    ClientConfig,
+    client::{Resumption, danger::ServerCertVerifier as _},
+    version::TLS13,
+};
+use rustls_pki_types::{ServerName, UnixTime};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::watch,
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
+use tracing::warn;
 
 use crate::{
     accept::{CertificateTime, provider},
@@ -65,30 +81,96 @@ pub fn channel(
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
-async fn connect(
-    standing: &Standing,
-    address: &str,
-    expected: Expected,
-) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn connect(standing: &Standing, address: &str, expected: Expected) -> io::Result<TrustedStream> {
+    // From here on every change of trust is seen by this connection.
+    let changed = standing.trust.subscribe();
     let config = client_config(standing, expected).map_err(io::Error::other)?;
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(host).map_err(io::Error::other)?;
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
-    TlsConnector::from(Arc::new(config)).connect(name, socket).await
+    let stream = TlsConnector::from(Arc::new(config)).connect(name.clone(), socket).await?;
+    Ok(TrustedStream { stream, standing: standing.clone(), expected, name, changed })
 }
 
 fn client_config(standing: &Standing, expected: Expected) -> Result<ClientConfig, rustls::Error> {
-    let trust = standing.trust.current();
-    let verifier = ServerVerifier::new(&trust.list, &trust.revocations, expected, provider())?;
     let time = Arc::new(CertificateTime(standing.trust.clock().clone()));
     let mut config = ClientConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(Arc::new(verifier(standing, expected)?))
         .with_client_cert_resolver(standing.credentials.clone());
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// Verifies by the trust of this moment.
+fn verifier(standing: &Standing, expected: Expected) -> Result<ServerVerifier, rustls::Error> {
+    let trust = standing.trust.current();
+    ServerVerifier::new(&trust.list, &trust.revocations, expected, provider())
+}
+
+/// An outbound connection. Reads and writes fail once trust in its peer has ended, as they do on inbound ones.
+struct TrustedStream {
+    stream: TlsStream<TcpStream>,
+    standing: Standing,
+    expected: Expected,
+    name: ServerName<'static>,
+    changed: watch::Receiver<u64>,
+}
+
+impl TrustedStream {
+    fn check(&mut self) -> io::Result<()> {
+        if !self.changed.has_changed().unwrap_or(false) {
+            return Ok(());
+        }
+        self.changed.mark_unchanged();
+        let chain = self.stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let ended = || io::Error::new(io::ErrorKind::ConnectionReset, "trust in this peer has ended");
+        let (leaf, intermediates) = chain.split_first().ok_or_else(ended)?;
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(self.standing.trust.clock().now().as_secs()));
+        let verified = verifier(&self.standing, self.expected)
+            .and_then(|verifier| verifier.verify_server_cert(leaf, intermediates, &self.name, &[], now));
+        verified.map(drop).map_err(|error| {
+            warn!(%error, expected = %self.expected, "an open connection is given up");
+            ended()
+        })
+    }
+}
+
+impl AsyncRead for TrustedStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TrustedStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
 }
