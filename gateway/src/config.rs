@@ -7,7 +7,7 @@ use std::{
 };
 
 use peer::{
-    config::{ConfigError, IdentitySection, TrustSection, read, relative_to, wrong},
+    config::{ConfigError, IdentitySection, TrustSection, private_listener, read, relative_to, wrong},
     credentials::CredentialFiles,
     limits::{Check, LimitsSection, ServerLimits},
     trust::TrustFiles,
@@ -24,7 +24,7 @@ pub struct Config {
     pub domain: FederationDomain,
     /// Where peers connect.
     pub listen: SocketAddr,
-    /// Where the machine's own operators look.
+    /// Where operators look: the machine's own, unless it is said that it lies beyond the loopback interface.
     pub private_listen: SocketAddr,
     /// This replica's own directory.
     pub data_dir: PathBuf,
@@ -66,6 +66,8 @@ struct Document {
     domain: String,
     listen: SocketAddr,
     private_listen: SocketAddr,
+    #[serde(default)]
+    private_beyond_loopback: bool,
     data_dir: PathBuf,
     #[serde(default = "one")]
     replicas: usize,
@@ -120,7 +122,7 @@ struct RawMembers {
 struct RawRecord {
     max_batch: usize,
     max_waiting: usize,
-    max_refusals: u64,
+    max_refusals: usize,
 }
 
 const fn one() -> usize {
@@ -161,9 +163,6 @@ impl Config {
         let document: Document = read(path)?;
         let domain: FederationDomain =
             document.domain.parse().map_err(|error| wrong(path, "domain", &document.domain, error))?;
-        if !document.private_listen.ip().is_loopback() {
-            return Err(wrong(path, "private_listen", document.private_listen, "an address of the loopback interface"));
-        }
         if document.replicas == 0 {
             return Err(wrong(path, "replicas", 0, "at least 1"));
         }
@@ -174,7 +173,7 @@ impl Config {
             limits: check_limits(path, &document)?,
             domain,
             listen: document.listen,
-            private_listen: document.private_listen,
+            private_listen: private_listener(path, document.private_listen, document.private_beyond_loopback)?,
             data_dir,
             replicas: document.replicas,
         })
@@ -206,7 +205,7 @@ fn check_limits(path: &Path, document: &Document) -> Result<Limits, ConfigError>
         record: RecordLimits {
             max_batch: of("record").within("max_batch", record.max_batch, 1, 65_536)?,
             max_waiting: of("record").within("max_waiting", record.max_waiting, 1, 1 << 20)?,
-            max_refusals: record.max_refusals.clamp(1, 100_000_000),
+            max_refusals: of("record").within("max_refusals", record.max_refusals, 1, 100_000_000)?,
         },
     })
 }
@@ -240,6 +239,14 @@ mod tests {
         let config = config(&[]).unwrap();
         assert_eq!(config.limits.member.attempt_timeout, Duration::from_millis(350));
         assert!(config.data_dir.ends_with("data") && config.data_dir.is_absolute());
+    }
+
+    #[test]
+    fn a_private_listener_beyond_loopback_takes_a_second_word() {
+        let beyond = ("private_listen = \"127.0.0.1:7900\"", "private_listen = \"192.0.2.1:7900\"");
+        let allowed = ("replicas = 1", "replicas = 1\nprivate_beyond_loopback = true");
+        assert!(config(&[beyond]).is_err());
+        assert_eq!(config(&[beyond, allowed]).unwrap().private_listen.to_string(), "192.0.2.1:7900");
     }
 
     #[test]

@@ -8,12 +8,12 @@ mod show;
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use peer::files;
 use proto::{
     identity::{FederationDomain, PeerId, Realm, Role},
     time::UnixTime,
@@ -186,28 +186,12 @@ pub fn der(pem: &str) -> Result<Vec<u8>> {
 
 /// Writes a secret, readable by its owner alone, by atomic rename.
 pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
-    write(path, content, 0o600)
+    files::write_private(path, content).with_context(|| path.display().to_string())
 }
 
 /// Writes a public file by atomic rename.
 pub fn write_public(path: &Path, content: &[u8]) -> Result<()> {
-    write(path, content, 0o644)
-}
-
-fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let context = || path.display().to_string();
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).with_context(context)?;
-    }
-    let partial = path.with_extension("partial");
-    // A partial file of an earlier, broken-off write could have other permissions.
-    let _ = fs::remove_file(&partial);
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial).with_context(context)?;
-    file.write_all(content).with_context(context)?;
-    file.sync_all().with_context(context)?;
-    fs::rename(&partial, path).with_context(context)
+    files::write_public(path, content).with_context(|| path.display().to_string())
 }
 
 fn params(name: &str, serial: [u8; 16], now: UnixTime, life: Duration) -> Result<CertificateParams> {

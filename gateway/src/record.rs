@@ -34,7 +34,7 @@ pub struct RecordLimits {
     /// Records waiting for a commit; more are refused.
     pub max_waiting: usize,
     /// Refusals kept in the gateway's own log; the oldest go first.
-    pub max_refusals: u64,
+    pub max_refusals: usize,
 }
 
 impl Default for RecordLimits {
@@ -69,7 +69,7 @@ impl Record {
         metrics: RecordMetrics,
         impaired: Impaired,
     ) -> Result<(Self, Writer, Vec<Claim>), StoreError> {
-        let store = Store::open(&dir.join("record.redb"), limits.max_refusals)?;
+        let store = Store::open(&dir.join("record.redb"), limits.max_refusals as u64)?;
         let claims = store.live_redemptions(clock.now())?;
         let (queue, items) = mpsc::channel(limits.max_waiting);
         let writer = thread::Builder::new()

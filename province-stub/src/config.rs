@@ -6,7 +6,7 @@ use std::{
 };
 
 use peer::{
-    config::{ConfigError, IdentitySection, TrustSection, read, relative_to, wrong},
+    config::{ConfigError, IdentitySection, TrustSection, private_listener, read, relative_to, wrong},
     credentials::CredentialFiles,
     limits::{LimitsSection, ServerLimits},
     trust::TrustFiles,
@@ -30,7 +30,7 @@ pub struct Config {
     pub domain: FederationDomain,
     /// Where peers connect.
     pub listen: SocketAddr,
-    /// Where the machine's own operators look.
+    /// Where operators look: the machine's own, unless it is said that it lies beyond the loopback interface.
     pub private_listen: SocketAddr,
     /// This node's own directory.
     pub data_dir: PathBuf,
@@ -55,6 +55,8 @@ struct Document {
     domain: String,
     listen: SocketAddr,
     private_listen: SocketAddr,
+    #[serde(default)]
+    private_beyond_loopback: bool,
     data_dir: PathBuf,
     identity: IdentitySection,
     trust: TrustSection,
@@ -82,9 +84,6 @@ impl Config {
             .ok_or_else(|| wrong(path, "name", &document.name, "1 or more of a-z, 0-9 and inner '-'"))?;
         let domain: FederationDomain =
             document.domain.parse().map_err(|error| wrong(path, "domain", &document.domain, error))?;
-        if !document.private_listen.ip().is_loopback() {
-            return Err(wrong(path, "private_listen", document.private_listen, "an address of the loopback interface"));
-        }
         let data_dir = relative_to(path, &document.data_dir);
         Ok(Self {
             member,
@@ -95,7 +94,7 @@ impl Config {
             limits: document.limits.check(path, STREAMS)?,
             domain,
             listen: document.listen,
-            private_listen: document.private_listen,
+            private_listen: private_listener(path, document.private_listen, document.private_beyond_loopback)?,
             data_dir,
         })
     }

@@ -1,4 +1,4 @@
-//! The node's secrets, read once from files that nobody else may read.
+//! The node's secrets: made once, and read at each start, in files that nobody else may read.
 //!
 //! Upholds I3 (the statement key makes a statement home's) and I1 (the consent key makes a consent home's). Nothing here
 //! is shown by Debug or an error; what was read from a file is wiped as soon as it is a key.
@@ -11,10 +11,13 @@ use std::{
 };
 
 use aws_lc_rs::agreement::{PrivateKey, X25519};
+use peer::{config::to_hex, files};
 use proto::{
     hint::NodeSecret,
+    random::{self, SystemRandom},
     suite::{SigningKey, Suite},
 };
+use serde::Serialize;
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -49,6 +52,17 @@ pub struct Keys {
     pub sealing: SealingKey,
 }
 
+/// What the trust list says of a node's keys, hexadecimal, under the names that its source has for them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PublicKeys {
+    /// What consent tokens are signed with, Ed25519.
+    pub consent_keys: [String; 1],
+    /// What statements are signed with, Ed25519.
+    pub statement_keys: [String; 1],
+    /// The X25519 key assisted lookups are sealed to.
+    pub sealing_key: String,
+}
+
 /// An X25519 private key (RFC 7748).
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct SealingKey([u8; 32]);
@@ -81,10 +95,37 @@ pub enum KeyFault {
     /// The consent key again.
     #[error("the consent key and the statement key are the same; one key has one use")]
     SharedKey,
+    /// 32 bytes that X25519 has no public key for.
+    #[error("not a private key of X25519")]
+    NotX25519,
+}
+
+impl KeyFiles {
+    /// Under the names that [`Keys::make`] gives them in a directory of their own.
+    pub fn under(dir: &Path) -> Self {
+        Self {
+            consent: dir.join("consent.key"),
+            statement: dir.join("statement.key"),
+            secret: dir.join("secret.key"),
+            sealing: dir.join("sealing.key"),
+        }
+    }
 }
 
 impl Keys {
-    /// Loads all of them.
+    /// Makes those that are missing, mode 0600, and loads all of them. What is there already stays: consents that were
+    /// issued live by it.
+    pub fn make(files: &KeyFiles) -> Result<Self, KeyError> {
+        let signing = || SigningKey::generate(Suite::Ed25519).to_pkcs8();
+        let secret = || Zeroizing::new(random::bytes::<32>(&SystemRandom).to_vec());
+        make(&files.consent, signing)?;
+        make(&files.statement, signing)?;
+        make(&files.secret, secret)?;
+        make(&files.sealing, secret)?;
+        Self::load(files)
+    }
+
+    /// Loads all of them; each must be there.
     pub fn load(files: &KeyFiles) -> Result<Self, KeyError> {
         let consent = signing_key(&files.consent)?;
         let statement = signing_key(&files.statement)?;
@@ -96,6 +137,19 @@ impl Keys {
             statement,
             secret: NodeSecret(*secret(&files.secret)?),
             sealing: SealingKey(*secret(&files.sealing)?),
+        })
+    }
+}
+
+impl PublicKeys {
+    /// Of these keys, which were loaded from these files.
+    pub fn of(keys: &Keys, files: &KeyFiles) -> Result<Self, KeyError> {
+        let signing = |key: &SigningKey| [to_hex(key.verifying_key().encoded())];
+        let sealing = keys.sealing.public_key().ok_or_else(|| at(&files.sealing, KeyFault::NotX25519))?;
+        Ok(Self {
+            consent_keys: signing(&keys.consent),
+            statement_keys: signing(&keys.statement),
+            sealing_key: to_hex(&sealing),
         })
     }
 }
@@ -117,6 +171,13 @@ impl fmt::Debug for SealingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SealingKey(…)")
     }
+}
+
+fn make(path: &Path, content: impl Fn() -> Zeroizing<Vec<u8>>) -> Result<(), KeyError> {
+    if path.exists() {
+        return Ok(());
+    }
+    files::write_private(path, &content()).map_err(|error| at(path, error.into()))
 }
 
 fn signing_key(path: &Path) -> Result<SigningKey, KeyError> {
@@ -183,6 +244,24 @@ mod tests {
         let shown = format!("{keys:?}");
         assert!(shown.contains("SealingKey(…)") && shown.contains("NodeSecret(…)"), "{shown}");
         assert!(keys.sealing.public_key().is_some());
+    }
+
+    #[test]
+    fn what_is_missing_is_made_and_what_is_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = KeyFiles::under(&dir.path().join("44"));
+        let first = PublicKeys::of(&Keys::make(&files).unwrap(), &files).unwrap();
+        let secret = fs::read(&files.secret).unwrap();
+        assert_eq!(fs::metadata(&files.secret).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::remove_file(&files.statement).unwrap();
+        let second = PublicKeys::of(&Keys::make(&files).unwrap(), &files).unwrap();
+        assert_eq!((&first.consent_keys, &first.sealing_key), (&second.consent_keys, &second.sealing_key));
+        assert_ne!(first.statement_keys, second.statement_keys);
+        assert_eq!(fs::read(&files.secret).unwrap(), secret);
+        fs::set_permissions(&files.secret, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(Keys::make(&files).unwrap_err().what, KeyFault::Exposed(0o644)));
+        let nowhere = Keys::make(&KeyFiles::under(Path::new("/dev/null"))).unwrap_err();
+        assert!(matches!(nowhere.what, KeyFault::Io(_)) && nowhere.path.ends_with("consent.key"));
     }
 
     #[test]

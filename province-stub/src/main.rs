@@ -1,4 +1,6 @@
-//! `province-stub`: serves a member's node.
+//! `province-stub`: serves a member's node, and makes the keys it signs with.
+
+mod commands;
 
 use std::{
     path::{Path, PathBuf},
@@ -13,6 +15,8 @@ use proto::{random::SystemRandom, time::SystemClock};
 use province_stub::{config::Config, server::Node};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::commands::keys::KeysCommand;
 
 /// A member's node.
 #[derive(Parser)]
@@ -33,6 +37,9 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// The node's own keys.
+    #[command(subcommand)]
+    Keys(KeysCommand),
 }
 
 /// The exit code for a configuration that cannot be used. Clap exits with 2 on wrong usage.
@@ -40,17 +47,20 @@ const BAD_CONFIGURATION: u8 = 64;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Command::Serve { config, check } = Arguments::parse().command;
+    let command = Arguments::parse().command;
     peer::logging::start("info");
-    let (config, node) = match open(&config).await {
-        Ok(opened) => opened,
-        Err(error) => return fail(&error, ExitCode::from(BAD_CONFIGURATION)),
+    let done = match command {
+        Command::Serve { config, check } => match open(&config).await {
+            Ok((config, _)) if check => {
+                println!("{}: ok", config.id);
+                Ok(())
+            }
+            Ok((config, node)) => listen_and_serve(&config, node).await,
+            Err(error) => return fail(&error, ExitCode::from(BAD_CONFIGURATION)),
+        },
+        Command::Keys(command) => command.run(),
     };
-    if check {
-        println!("{}: ok", config.id);
-        return ExitCode::SUCCESS;
-    }
-    match listen_and_serve(&config, node).await {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, ExitCode::FAILURE),
     }

@@ -4,6 +4,7 @@
 mod assignment;
 mod connections;
 mod consents;
+mod examples;
 mod federation;
 mod identity;
 mod outcomes;

@@ -15,7 +15,7 @@ use gateway::{
     pki::{self, Authority, Certificate, LEAF_LIFE, Office},
 };
 use peer::{
-    config::{parse_hex, to_hex},
+    config::parse_hex,
     credentials::{CredentialFiles, Credentials},
     files,
 };
@@ -26,7 +26,7 @@ use proto::{
     suite::{SigningKey, Suite},
     time::UnixTime,
 };
-use province_stub::keys::{KeyFiles, Keys};
+use province_stub::keys::{KeyFiles, Keys, PublicKeys};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::warn;
@@ -159,18 +159,6 @@ pub fn prepare(layout: &Layout, plan: &Plan, addresses: &Addresses, now: UnixTim
     Ok(prepared)
 }
 
-/// Where a node's secrets are.
-pub fn key_files(layout: &Layout, member: Member) -> KeyFiles {
-    let dir = layout.node(member);
-    let file = |name: &str| dir.join(name);
-    KeyFiles {
-        consent: file("consent.key"),
-        statement: file("statement.key"),
-        secret: file("secret.key"),
-        sealing: file("sealing.key"),
-    }
-}
-
 fn roots(layout: &Layout) -> Result<Vec<SigningKey>> {
     let root = |number| {
         let path = layout.root(number);
@@ -243,14 +231,15 @@ fn write_trust_source(layout: &Layout, members: &[Member], addresses: &Addresses
     let bundle = |realm| layout.ca(realm).0.strip_prefix(layout.dir()).map(Path::to_owned);
     let mut sources = BTreeMap::new();
     for member in members {
-        let keys = node_keys(layout, *member)?;
+        let files = KeyFiles::under(&layout.node(*member));
+        let keys = PublicKeys::of(&Keys::make(&files)?, &files)?;
         let address = addresses.nodes.get(&member.to_string()).context("a node has no address")?;
         let source = MemberSource {
             bundle: bundle(Realm::Member(*member))?,
             endpoints: vec![address.public.to_string()],
-            consent_keys: vec![documents::key_to_hex(keys.consent.verifying_key())],
-            statement_keys: vec![documents::key_to_hex(keys.statement.verifying_key())],
-            sealing_key: to_hex(&keys.sealing.public_key().context("the sealing key is not one of X25519")?),
+            consent_keys: keys.consent_keys.into(),
+            statement_keys: keys.statement_keys.into(),
+            sealing_key: keys.sealing_key,
             categories: venues::backend_categories().map(|category| category.to_string()).collect(),
             suspension: suspension(&member.to_string()),
         };
@@ -279,21 +268,6 @@ fn read_trust_source(layout: &Layout) -> Result<Option<TrustSource>> {
     }
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     toml::from_str(&text).map(Some).with_context(|| path.display().to_string())
-}
-
-/// A node's secrets, made if they are missing.
-fn node_keys(layout: &Layout, member: Member) -> Result<Keys> {
-    let files = key_files(layout, member);
-    let make = |path: &PathBuf, content: &dyn Fn() -> Vec<u8>| -> Result<()> {
-        if path.exists() { Ok(()) } else { pki::write_private(path, &content()) }
-    };
-    let signing = || SigningKey::generate(Suite::Ed25519).to_pkcs8().to_vec();
-    let secret = || proto::random::bytes::<32>(&proto::random::SystemRandom).to_vec();
-    make(&files.consent, &signing)?;
-    make(&files.statement, &signing)?;
-    make(&files.secret, &secret)?;
-    make(&files.sealing, &secret)?;
-    Ok(Keys::load(&files)?)
 }
 
 /// Each program alone can be started from its file: `cargo run -p gateway -- serve --config …`.

@@ -1,6 +1,9 @@
 //! The parts of configuration that all programs share: where the trust is, who we are, and errors that name the key.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use proto::{
     envelope::Roots,
@@ -90,6 +93,17 @@ pub fn wrong(path: &Path, key: &str, value: impl ToString, mend: impl ToString) 
 /// A path as written in a configuration file: relative ones start at the file's own directory.
 pub fn relative_to(config: &Path, path: &Path) -> PathBuf {
     config.parent().map_or_else(|| path.to_owned(), |dir| dir.join(path))
+}
+
+/// The private listener's address. It is plain HTTP for whoever reaches it, so that an address beyond the loopback
+/// interface takes a second word.
+pub fn private_listener(config: &Path, listen: SocketAddr, beyond_loopback: bool) -> Result<SocketAddr, ConfigError> {
+    if listen.ip().is_loopback() || beyond_loopback {
+        return Ok(listen);
+    }
+    let mend =
+        "an address of the loopback interface; or private_beyond_loopback = true, in a network of operators alone";
+    Err(wrong(config, "private_listen", listen, mend))
 }
 
 impl TrustSection {

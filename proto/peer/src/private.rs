@@ -1,4 +1,5 @@
-//! The private listener: plain HTTP on loopback for the machine's own operators. `/metrics`, `/healthz`, `/readyz`.
+//! The private listener: plain HTTP for operators, on loopback unless the configuration says otherwise in so many words.
+//! `/metrics`, `/healthz`, `/readyz`; nothing of a person is in any of them (I6).
 
 use std::sync::Arc;
 

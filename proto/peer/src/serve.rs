@@ -29,7 +29,7 @@ use crate::{
 pub struct Listeners {
     /// For peers, with mutual TLS.
     pub public: TcpListener,
-    /// For the machine's own operators, plain, on loopback.
+    /// For operators, plain.
     pub private: TcpListener,
 }
 

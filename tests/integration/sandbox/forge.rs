@@ -17,8 +17,8 @@ use proto::{
     token::{Audience, Consent, Cti, TokenHash},
     venue::VenueId,
 };
-use province_stub::keys::Keys;
-use tongxing::{phone::PROOF_LIFE, prepare::key_files};
+use province_stub::keys::{KeyFiles, Keys};
+use tongxing::phone::PROOF_LIFE;
 
 use super::Sandbox;
 
@@ -43,7 +43,7 @@ pub(crate) struct Forger {
 impl Forger {
     /// With the keys of this member's node.
     pub(crate) fn of(sandbox: &Sandbox, member: Member) -> Self {
-        let keys = Keys::load(&key_files(sandbox.layout(), member)).expect("the node's keys are on disk");
+        let keys = Keys::load(&KeyFiles::under(&sandbox.layout().node(member))).expect("the node's keys are on disk");
         Self { keys, device: SigningKey::generate(Suite::Esp256), now: sandbox.now(), member }
     }
 

@@ -1,0 +1,3 @@
+//! What the binary can be asked to do besides serving, a file a command.
+
+pub(crate) mod keys;
