@@ -103,7 +103,8 @@ prop_compose! {
 prop_compose! {
     pub(crate) fn request()(
         device_id in any::<[u8; 16]>(), audience in audience(), purposes in purposes(), scope in scope(),
-        kind in select(Kind::ALL), life in 0_u64..1_000_000, has_key in any::<bool>(), issued_at in time(), nonce in any::<[u8; 16]>(),
+        kind in select(Kind::ALL), life in 0_u64..1_000_000, has_key in any::<bool>(), issued_at in time(),
+        nonce in any::<[u8; 16]>(),
     ) -> ConsentRequest {
         ConsentRequest {
             device_id,

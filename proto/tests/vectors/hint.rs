@@ -94,8 +94,8 @@ pub(crate) fn file(signer: &Signer) -> File {
     (not_text[0], not_text[1], not_text[2]) = (1, 1, 0xff);
     add("not-utf-8", "well sealed, and the name not UTF-8", &context, &seal(&k, &nonce, not_text));
     set.file(
-        "Masked name and tail of the document's number, sealed for the venue. open_hint: what does k open? k itself comes of the \
-         node's secret and the token's cti.",
+        "Masked name and tail of the document's number, sealed for the venue. open_hint: what does k open? k \
+         itself comes of the node's secret and the token's cti.",
         &[],
     )
 }

@@ -58,6 +58,9 @@ pub(crate) struct Vector {
     pub(crate) object: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) result: Option<Json>,
+    /// Malformed, though its CDDL takes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) beyond_layout: bool,
 }
 
 /// What is done with the object.
@@ -215,6 +218,7 @@ impl Vector {
             verdict: VALID.to_owned(),
             object: None,
             result: None,
+            beyond_layout: false,
         }
     }
 

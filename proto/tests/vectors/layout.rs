@@ -103,7 +103,9 @@ pub(crate) fn encoding(set: &mut Set<'_>, sample: &Sample<'_>) {
         "an array of 4,294,967,295 items, and none there",
         vec![0x9a, 255, 255, 255, 255],
     );
-    add("nested-too-deep", R::NotCbor, "forty arrays within each other", [vec![0x81; 40], vec![0]].concat());
+    let nested = |depth| [vec![0x81; depth], vec![0]].concat();
+    add("nested-12", R::ObjectMalformed, "twelve arrays within each other, as deep as can be", nested(12));
+    add("nested-13", R::NotCbor, "thirteen arrays within each other", nested(13));
     add("a-text", R::ObjectMalformed, "a text instead of the array", vec![0x61, 0x78]);
     let five = [&sample.parts()[..], &[Value::Null]].concat();
     add("array-of-five", R::ObjectMalformed, "a null follows the signature", array(five));

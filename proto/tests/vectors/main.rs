@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod bend;
+mod beyond;
 mod cddl;
 mod claims;
 mod document;
@@ -19,6 +20,7 @@ mod layout;
 mod policy;
 mod presentation;
 mod proof;
+mod readme;
 mod reasons;
 mod request;
 mod set;
@@ -42,7 +44,7 @@ fn make() -> Vec<File> {
     let signer = Signer::new(&committed);
     let proofs = proof::file(&signer);
     let presentations = presentation::file(&signer, &proofs);
-    vec![
+    let mut files = vec![
         trust_list::file(&signer),
         policy::file(&signer),
         request::file(&signer),
@@ -51,7 +53,9 @@ fn make() -> Vec<File> {
         presentations,
         statement::file(&signer),
         hint::file(&signer),
-    ]
+    ];
+    beyond::mark(&mut files);
+    files
 }
 
 #[test]

@@ -35,8 +35,9 @@ pub(crate) fn file(signer: &Signer) -> File {
     let bytes = bytes.signed_again(signer, Object::Policy).bytes();
     set.refused("content-bytes", R::ObjectMalformed, "the TOML is a byte string").bytes(&bytes);
     set.file(
-        "What labels mean, who may see what, how long things live: a TOML text. open_policy: did enough of the roots sign it, is it \
-         no older than the one held, does it hold now? All other files refer to policy/plain.",
+        "What labels mean, who may see what, how long things live: a TOML text. open_policy: did enough of \
+         the roots sign it, is it no older than the one held, does it hold now? All other files refer to \
+         policy/plain.",
         &["root-3"],
     )
 }

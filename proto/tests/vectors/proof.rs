@@ -67,8 +67,8 @@ pub(crate) fn file(signer: &Signer) -> File {
     bindings(&mut set, &shown, &sample);
     uses(&mut set, &shown);
     set.file(
-        "Made by the device for one showing of the token in the context, which is good. verify_proof: is it that token's device's, \
-         and does it hold now, here?",
+        "Made by the device for one showing of the token in the context, which is good. verify_proof: is it \
+         that token's device's, and does it hold now, here?",
         &["44-consent"],
     )
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use proto::refusal::{Reason, reason_name};
 
-use crate::json;
+use crate::json::{self, File};
 
 /// The sources that read, verify and judge objects. What they name, the vectors have.
 const SOURCES: [&str; 12] = [
@@ -22,10 +22,15 @@ const SOURCES: [&str; 12] = [
     "trust.rs",
 ];
 
+/// The verdicts of all vectors.
+pub(crate) fn told(files: &[File]) -> BTreeSet<&str> {
+    files.iter().flat_map(|file| &file.vectors).map(|vector| vector.verdict.as_str()).collect()
+}
+
 #[test]
 fn every_reason_of_the_sources_has_a_vector() {
     let files = json::all();
-    let told: BTreeSet<_> = files.iter().flat_map(|file| &file.vectors).map(|vector| vector.verdict.as_str()).collect();
+    let told = told(&files);
     let mut named = BTreeSet::new();
     for source in SOURCES {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(source);

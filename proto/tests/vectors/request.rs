@@ -33,8 +33,8 @@ pub(crate) fn file(signer: &Signer) -> File {
     keys(&mut set, &sample);
     uses(&mut set);
     set.file(
-        "What a phone asks its home node for. verify_request: is it the enrolled device's, and fresh? What home gives nobody, \
-         it refuses after that.",
+        "What a phone asks its home node for. verify_request: is it the enrolled device's, and fresh? What \
+         home gives nobody, it refuses after that.",
         &["device-a"],
     )
 }

@@ -45,8 +45,9 @@ pub(crate) fn file(signer: &Signer) -> File {
     keys(&mut set, &sample);
     uses(&mut set, &status);
     set.file(
-        "What home says of the token in the context, which is good. verify_statement: did the token's member say it, of this token, \
-         does it hold now, disclose no more than was granted, and what does it come to under the policy?",
+        "What home says of the token in the context, which is good. verify_statement: did the token's member \
+         say it, of this token, does it hold now, disclose no more than was granted, and what does it come to \
+         under the policy?",
         &["44-consent", "device-a"],
     )
 }

@@ -45,8 +45,9 @@ pub(crate) fn file(signer: &Signer) -> File {
     uses(&mut set);
     usage::add(&mut set);
     set.file(
-        "What the home member issued for a traveler to show. verify_token: is it the member's, does it hold now, here, for this \
-         purpose? use_consent: does it, with its proof, cover one use, and what may be disclosed?",
+        "What the home member issued for a traveler to show. verify_token: is it the member's, does it hold \
+         now, here, for this purpose? use_consent: does it, with its proof, cover one use, and what may be \
+         disclosed?",
         &["device-a", "device-b", "device-other"],
     )
 }

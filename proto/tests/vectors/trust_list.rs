@@ -41,9 +41,18 @@ pub(crate) fn file(signer: &Signer) -> File {
     content(&mut set, &list);
     members(&mut set, &list);
     set.file(
-        "Who is in the federation and by which keys. open_trust_list: did enough of the roots sign it, is it no older than the one \
-         held, does it hold now? All other files refer to trust-list/plain.",
-        &["root-3", "gateway-log", "11-consent", "11-statement", "44-consent", "44-consent-next", "44-statement", "66-consent"],
+        "Who is in the federation and by which keys. open_trust_list: did enough of the roots sign it, is it \
+         no older than the one held, does it hold now? All other files refer to trust-list/plain.",
+        &[
+            "root-3",
+            "gateway-log",
+            "11-consent",
+            "11-statement",
+            "44-consent",
+            "44-consent-next",
+            "44-statement",
+            "66-consent",
+        ],
     )
 }
 
