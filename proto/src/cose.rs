@@ -117,7 +117,12 @@ impl Unverified {
 
     /// The payload, decoded under the strict profile. Unverified still.
     pub fn payload(&self) -> Result<Value, Refusal> {
-        cbor::decode(self.object, self.sign1.payload.as_deref().unwrap_or_default(), MAX_OBJECT_BYTES)
+        cbor::decode(self.object, self.payload_bytes(), MAX_OBJECT_BYTES)
+    }
+
+    /// The payload as it came. Unverified still.
+    pub fn payload_bytes(&self) -> &[u8] {
+        self.sign1.payload.as_deref().unwrap_or_default()
     }
 
     /// Checks algorithm and signature.

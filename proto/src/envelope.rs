@@ -82,6 +82,17 @@ impl Edition {
         }
         Ok(())
     }
+
+    /// Checks that a document of this edition may follow the one held, whose version and bytes are given: a version only
+    /// ever rises, and the same version is the same document, byte for byte.
+    pub fn check_successor(&self, object: Object, bytes: &[u8], version: u64, held: &[u8]) -> Result<(), Refusal> {
+        if self.version < version || (self.version == version && bytes != held) {
+            return Err(Refusal::of(object, Reason::VersionRolledBack)
+                .with("version", self.version)
+                .with("held", version));
+        }
+        Ok(())
+    }
 }
 
 /// Signs a document with root keys.

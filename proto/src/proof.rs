@@ -20,7 +20,8 @@ const EXP: i64 = 4;
 const IAT: i64 = 6;
 const NONCE: i64 = 10;
 
-/// Names one proof for redemption: the first 16 bytes of the SHA-256 of token hash and proof.
+/// Names one proof for redemption: the first 16 bytes of the SHA-256 of token hash and payload. The signature has no part
+/// in it: with `n − s` for `s` an ECDSA signature verifies too, and whoever saw a proof could redeem it once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ProofId(pub [u8; 16]);
 
@@ -63,8 +64,7 @@ impl Proof {
             return Err(Refusal::of(Object::Proof, Reason::ProofUnexpected));
         };
         let object = Unverified::parse(Object::Proof, bytes)?;
-        let payload = object.payload()?;
-        let proof = Self::parse(payload, id_of(token.hash(), bytes))?;
+        let proof = Self::parse(object.payload()?, id_of(token.hash(), object.payload_bytes()))?;
         if object.kid() != kid_of(token.consent().cti) {
             return Err(Refusal::of(Object::Proof, Reason::SignatureInvalid));
         }
@@ -114,9 +114,9 @@ fn kid_of(cti: Cti) -> Kid {
     Kid(kid)
 }
 
-fn id_of(token: TokenHash, proof: &[u8]) -> ProofId {
+fn id_of(token: TokenHash, payload: &[u8]) -> ProofId {
     let mut both = token.0.to_vec();
-    both.extend(proof);
+    both.extend(payload);
     let mut id = [0; 16];
     id.copy_from_slice(&sha256(&both)[..16]);
     ProofId(id)

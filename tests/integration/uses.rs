@@ -3,13 +3,19 @@
 
 use proto::{
     contract::recognition::{Outcome, RecognizeRequest},
-    presentation::Presentation,
+    presentation::{HintKey, Presentation},
+    proof::prove,
+    random::Random,
     refusal::Reason,
     terms::{Category, Kind, Purpose, Purposes, Scope},
-    token::{Audience, Consent},
+    token::{Audience, Consent, TokenHash},
+    venue::VenueId,
 };
 use province_stub::seed::Condition;
-use tongxing::{checkpoint::Checkpoint, phone::Wish};
+use tongxing::{
+    checkpoint::Checkpoint,
+    phone::{PROOF_LIFE, Wish},
+};
 use tonic::Code::PermissionDenied;
 
 use crate::sandbox::{
@@ -89,6 +95,36 @@ async fn a_presentation_replayed_at_another_venue() {
     assert_eq!(here.send(once.clone()).await.expect("once").outcome(), Outcome::UnknownTraveler, "home knows of none");
     let redeemed = want(Reason::AlreadyRedeemed, PermissionDenied).about("token");
     redeemed.check("an assisted token, twice", here.send(once).await);
+}
+
+/// Randomness that is always the same.
+#[derive(Debug)]
+struct Same;
+
+impl Random for Same {
+    fn fill(&self, out: &mut [u8]) {
+        out.fill(7);
+    }
+}
+
+/// Whoever sees an ECDSA signature can make another one of the same message: it must not be another showing.
+#[tokio::test]
+async fn a_proof_that_is_signed_once_more_is_the_same_proof() {
+    let sandbox = shared();
+    let home = Forger::of(sandbox, member("51"));
+    let consent = home.consent();
+    let token = home.sign(&consent);
+    let prove = || prove(TokenHash::of(&token), consent.cti, &home.device, None, home.now, PROOF_LIFE, &Same);
+    let show = |at: &VenueId, proof| {
+        let shown = Presentation { token: token.clone(), proof: Some(proof), hint_key: HintKey([0; 16]) };
+        Checkpoint::request(at, &shown, Purpose::Entry)
+    };
+    let (first, second, elsewhere) = (prove(), prove(), venue("11/station/beijing-west"));
+    assert_ne!(first, second);
+    let answer = sandbox.at(&station()).send(show(&station(), first)).await;
+    assert_eq!(answer.expect("a first showing").outcome(), Outcome::UnknownTraveler, "home knows of no such token");
+    let redeemed = want(Reason::AlreadyRedeemed, PermissionDenied).about("proof");
+    redeemed.check("signed once more", sandbox.at(&elsewhere).send(show(&elsewhere, second)).await);
 }
 
 #[tokio::test]

@@ -188,14 +188,8 @@ fn read(files: &TrustFiles, held: Option<&Held>, generation: u64, now: UnixTime)
     Ok(Trust { list, list_edition, policy, policy_edition, revocations, bytes, generation })
 }
 
-/// A version only ever rises; the same version is the same document.
 fn check_version(object: Object, edition: Edition, bytes: &[u8], held: Option<&(u64, Vec<u8>)>) -> Result<(), Refusal> {
-    match held {
-        Some((version, held)) if edition.version < *version || (edition.version == *version && bytes != held) => {
-            Err(Refusal::of(object, Reason::VersionRolledBack).with("version", edition.version).with("held", version))
-        }
-        _ => Ok(()),
-    }
+    held.map_or(Ok(()), |(version, held)| edition.check_successor(object, bytes, *version, held))
 }
 
 fn read_document<T>(

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/status"
 
+	"tongxing.test/base45"
 	assignment "tongxing.test/gen/tongxing/assignment/v1"
 	recognition "tongxing.test/gen/tongxing/recognition/v1"
 	traveler "tongxing.test/gen/tongxing/traveler/v1"
@@ -191,7 +192,7 @@ func (p *phone) present(venue string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "TX1:" + base45Encode(encode(presentation{Version: 1, Token: p.token, Proof: signed, K: p.k})), nil
+	return "TX1:" + base45.Encode(encode(presentation{Version: 1, Token: p.token, Proof: signed, K: p.k})), nil
 }
 
 func random(n int) []byte {
@@ -262,7 +263,7 @@ func readPresentation(text string) (shown presentation, err error) {
 	if !found {
 		return shown, errors.New("not a presentation")
 	}
-	data, err := base45Decode(body)
+	data, err := base45.Decode(body)
 	if err != nil {
 		return shown, err
 	}

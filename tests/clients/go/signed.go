@@ -244,7 +244,7 @@ func openHint(sealed [92]byte, k []byte) (name, tail string, err error) {
 		return "", "", err
 	}
 	nameLen, tailLen := int(plain[0]), int(plain[1])
-	if 2+nameLen+tailLen > len(plain) {
+	if nameLen > 48 || tailLen > 8 {
 		return "", "", errors.New("not an identity hint")
 	}
 	return string(plain[2 : 2+nameLen]), string(plain[2+nameLen : 2+nameLen+tailLen]), nil

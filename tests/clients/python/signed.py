@@ -149,5 +149,6 @@ def open_hint(sealed, k):
     check(len(sealed) == 92, "not a sealed hint")
     key = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"tongxing/1/hint").derive(k)
     plain = AESGCM(key).decrypt(sealed[:12], sealed[12:], None)
+    check(plain[0] <= 48 and plain[1] <= 8, "not a sealed hint")
     name_end = 2 + plain[0]
     return plain[2:name_end].decode(), plain[name_end : name_end + plain[1]].decode()

@@ -1,16 +1,15 @@
-package main
-
-// Base45 (RFC 9285): the bytes of a presentation in the alphanumeric characters of a QR.
+// Package base45 is RFC 9285: the bytes of a presentation in the alphanumeric characters of a QR.
+package base45
 
 import (
 	"errors"
 	"strings"
 )
 
-const base45Alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:"
+const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:"
 
-// base45Encode writes two bytes as three characters, the lowest digit first; a last single byte as two.
-func base45Encode(data []byte) string {
+// Encode writes two bytes as three characters, the lowest digit first; a last single byte as two.
+func Encode(data []byte) string {
 	var text strings.Builder
 	for len(data) > 0 {
 		value, digits, taken := int(data[0]), 2, 1
@@ -18,7 +17,7 @@ func base45Encode(data []byte) string {
 			value, digits, taken = int(data[0])<<8|int(data[1]), 3, 2
 		}
 		for range digits {
-			text.WriteByte(base45Alphabet[value%45])
+			text.WriteByte(alphabet[value%45])
 			value /= 45
 		}
 		data = data[taken:]
@@ -26,7 +25,8 @@ func base45Encode(data []byte) string {
 	return text.String()
 }
 
-func base45Decode(text string) ([]byte, error) {
+// Decode takes one text for one byte string: a group of characters that says more than its bytes hold is refused.
+func Decode(text string) ([]byte, error) {
 	var data []byte
 	for len(text) > 0 {
 		taken := min(3, len(text))
@@ -35,7 +35,7 @@ func base45Decode(text string) ([]byte, error) {
 			limit = 0xff
 		}
 		for i := taken - 1; i >= 0; i-- {
-			digit := strings.IndexByte(base45Alphabet, text[i])
+			digit := strings.IndexByte(alphabet, text[i])
 			if digit < 0 {
 				return nil, errors.New("not base45")
 			}

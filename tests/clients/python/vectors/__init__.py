@@ -1,0 +1,1 @@
+"""The test vectors of proto/vectors, verified and produced with pycose, cbor2 and cryptography."""

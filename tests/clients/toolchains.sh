@@ -1,0 +1,36 @@
+# What `run` and `vectors` share, sourced from the root: where the clients are, and the toolchains both use.
+
+readonly clients=tests/clients built=$PWD/target/clients
+mkdir -p "$built"
+
+have() {
+  command -v "$1" >/dev/null 2>&1 || unable "$1 is not installed"
+}
+
+unable() {
+  echo "$1"
+  return 1
+}
+
+# installed STAMP FILE: whether what FILE locks was installed before, as STAMP, its copy, says.
+installed() {
+  cmp -s "$1" "$2"
+}
+
+needs_python() {
+  have python3 || return
+  python3 -c 'import ensurepip, tomllib, venv' 2>/dev/null || unable 'needs python3 from 3.11 on, with venv'
+}
+
+install_python() {
+  local python=$built/python/venv/bin/python requirements=$clients/python/requirements.txt
+  installed "$built/python/requirements.txt" "$requirements" && return
+  rm -rf "$built/python" || return
+  python3 -m venv "$built/python/venv" || return
+  "$python" -m pip install --quiet --disable-pip-version-check --requirement "$requirements" || return
+  cp "$requirements" "$built/python/requirements.txt"
+}
+
+needs_go() {
+  have go
+}
