@@ -21,8 +21,9 @@ use proto::{
     random::SystemRandom,
     statement::Status,
     terms::Category,
+    time::UnixTime,
     token::{Consent, Cti, TokenHash},
-    trust::{GatewayTrust, MemberTrust, TrustList},
+    trust::{GatewayTrust, MemberTrust, Suspension, TrustList},
     venue::VenueId,
 };
 
@@ -193,6 +194,7 @@ prop_compose! {
     fn member_trust()(
         cas in vec(vec(any::<u8>(), 1..40), 1..=4), ports in vec(1_u16.., 0..=8), keys in (0_usize..3, 0_usize..3),
         sealing_key in any::<[u8; 32]>(), categories in vec(select(Category::ALL), 0..12),
+        out in proptest::option::of("[ -~]{1,200}"),
     ) -> MemberTrust {
         let keys_of = |count| proto::trust::keys((0..count).map(|_| issuer().verifying_key().clone()));
         MemberTrust {
@@ -202,6 +204,10 @@ prop_compose! {
             statement_keys: keys_of(keys.1),
             sealing_key,
             categories: categories.into_iter().collect(),
+            suspension: out.map(|why| {
+                let from = UnixTime::from_secs(1_800_000_000);
+                Suspension::new(&why, from, from.plus(Suspension::MAX)).unwrap()
+            }),
         }
     }
 }

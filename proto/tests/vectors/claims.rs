@@ -110,14 +110,21 @@ pub(crate) fn of_trust_list(edition: Edition, list: &TrustList) -> Json {
     let bundle = |bundle: &[Vec<u8>]| bundle.iter().map(|der| hex(der)).collect::<Vec<_>>();
     let keys = |keys: &Keys| keys.values().map(|key| hex(key.encoded())).collect::<Vec<_>>();
     let member = |trust: &MemberTrust| {
-        json!({
+        let suspension = trust.suspension.as_ref().map(|out| {
+            json!({ "reason": out.reason(), "from": out.begins_at().as_secs(), "until": out.ends_at().as_secs() })
+        });
+        let mut claims = json!({
             "bundle": bundle(&trust.bundle),
             "endpoints": trust.endpoints,
             "consent_keys": keys(&trust.consent_keys),
             "statement_keys": keys(&trust.statement_keys),
             "sealing_key": hex(&trust.sealing_key),
             "categories": trust.categories.iter().map(|category: &Category| category.number()).collect::<Vec<_>>(),
-        })
+        });
+        if let Some(suspension) = suspension {
+            claims["suspension"] = suspension;
+        }
+        claims
     };
     let members = list.members.iter().map(|(code, trust)| {
         let mut entry = member(trust);

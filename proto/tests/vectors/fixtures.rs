@@ -59,6 +59,7 @@ pub(crate) fn trust_list(signer: &Signer) -> TrustList {
         statement_keys: keys(statement),
         sealing_key: keys::sealing_key(&format!("{code}-sealing")),
         categories: [].into(),
+        suspension: None,
     };
     let guangdong = MemberTrust {
         endpoints: vec!["node-1.44.tongxing.test:7500".into(), "[2001:db8::44]:443".into()],

@@ -5,14 +5,14 @@ use proto::{
     envelope::{Edition, Roots},
     refusal::{Object, Reason as R},
     suite::SigningKey,
-    trust::TrustList,
+    trust::{Suspension, TrustList},
 };
 use serde_json::json;
 
 use crate::{
     bend, claims,
     document::{self, Sign},
-    fixtures::{self, edition, public},
+    fixtures::{self, NOW, edition, public},
     json::{Context, File, Hex, Operation, RootKeys},
     set::Set,
     sign::{Signer, bytes, encoded},
@@ -77,6 +77,11 @@ fn valid(set: &mut Set<'_>, list: &TrustList) {
         ("retires two roots and adds one, whose signature counts from the next on", ["root-1", "root-4", "root-2"]);
     add(set, "retires-roots", what, &retired, edition(8), &names);
     let empty = TrustList { members: [].into(), ..list.clone() };
+    let mut suspended = list.clone();
+    let (member, until) = ("11".parse().unwrap(), NOW.plus(Suspension::MAX));
+    let out = Suspension::new("its CA's key was seen elsewhere", NOW, until).unwrap();
+    suspended.members.entry(member).and_modify(|trust| trust.suspension = Some(out));
+    add(set, "suspended", "11 is out for as long as can be", &suspended, edition(8), &["root-1", "root-2"]);
     add(set, "no-members", "nobody is in the federation yet", &empty, edition(1), &["root-1", "root-2"]);
 }
 
@@ -179,5 +184,14 @@ fn members(set: &mut Set<'_>, list: &TrustList) {
         5,
         None,
     );
+    let out = |why: &str, from: u64, until: u64| {
+        Some(Value::Map(vec![(1.into(), why.into()), (2.into(), from.into()), (3.into(), until.into())]))
+    };
+    let (now, longest) = (NOW.as_secs(), Suspension::MAX.as_secs());
+    add("suspension-without-end", R::ObjectMalformed, "it ends when it begins", 8, out("why", now, now));
+    add("suspension-too-long", R::ObjectMalformed, "more than 366 days", 8, out("why", now, now + longest + 1));
+    add("suspension-without-reason", R::ObjectMalformed, "nobody says why", 8, out("", now, now + 1));
+    let reason = "x".repeat(Suspension::MAX_REASON_BYTES + 1);
+    add("suspension-reason-too-long", R::ObjectMalformed, "a reason of 201 bytes", 8, out(&reason, now, now + 1));
     add("member-entry-unknown", R::ObjectMalformed, "99 is not in the layout", 99, Some(1.into()));
 }

@@ -116,6 +116,14 @@ type memberEntry struct {
 	StatementKeys []issuerKey `cbor:"5,keyasint"`
 	SealingKey    [32]byte    `cbor:"6,keyasint"`
 	Categories    []int       `cbor:"7,keyasint"`
+	Suspension    *suspension `cbor:"8,keyasint,omitempty"`
+}
+
+// suspension: from begin to end nobody of the member is let in and its nodes are not asked.
+type suspension struct {
+	Reason string `cbor:"1,keyasint"`
+	From   int64  `cbor:"2,keyasint"`
+	Until  int64  `cbor:"3,keyasint"`
 }
 
 // issuerKey is a key of the trust list. Its kid is computed, and not carried.

@@ -80,6 +80,10 @@ type (
 			StatementKeys []hexData `json:"statement_keys"`
 			SealingKey    hexData   `json:"sealing_key"`
 			Categories    []int     `json:"categories"`
+			Suspension    *struct {
+				Reason      string
+				From, Until uint64
+			} `json:"suspension"`
 		} `json:"members"`
 	}
 	hintClaims struct {
@@ -208,10 +212,14 @@ func trustListEntries(c *trustListContent) any {
 	}
 	members := []any{}
 	for _, m := range c.Members {
-		members = append(members, entries{
+		member := entries{
 			1: m.Code, 2: bundle(m.Bundle), 3: m.Endpoints, 4: keys(m.ConsentKeys), 5: keys(m.StatementKeys),
 			6: []byte(m.SealingKey), 7: m.Categories,
-		})
+		}
+		if out := m.Suspension; out != nil {
+			member.put(8, true, entries{1: out.Reason, 2: out.From, 3: out.Until})
+		}
+		members = append(members, member)
 	}
 	gateway := entries{1: bundle(c.Gateway.Bundle), 2: keys(c.Gateway.LogKeys)}
 	return entries{1: c.Domain, 2: c.Threshold, 3: keys(c.Roots), 4: gateway, 5: members}

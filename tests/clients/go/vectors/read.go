@@ -247,6 +247,9 @@ func readTrustList(content any) map[string]memberKeys {
 		consent, statement := readKeys(entry, 4), readKeys(entry, 5)
 		entry.bytes(6, 32)
 		ascending(of, entry.array(7, 12), 12)
+		if entry.has(8) {
+			readSuspension(entry.inner(8))
+		}
 		entry.finish()
 		_, twice := members[code]
 		wellFormed(!twice, of)
@@ -256,6 +259,15 @@ func readTrustList(content any) map[string]memberKeys {
 	f.finish()
 	wellFormed(len(byKid(used)) == len(used), of) // One key, one use.
 	return members
+}
+
+const longestSuspension = 366 * 24 * 3600
+
+func readSuspension(f fields) {
+	wellFormed(f.text(1, 200) != "", f.of)
+	from, until := f.time(2), f.time(3)
+	wellFormed(from < until && until-from <= longestSuspension, f.of)
+	f.finish()
 }
 
 func byKid(keys [][]byte) map[kid][]byte {

@@ -142,6 +142,16 @@ def _list(fields, key, longest, holds):
     return items
 
 
+LONGEST_SUSPENSION = 366 * 24 * 3600
+
+
+def _read_suspension(fields):
+    require(fields.text(1, 200), fields.of)
+    begin, end = fields.time(2), fields.time(3)
+    require(begin < end <= begin + LONGEST_SUSPENSION, fields.of)
+    fields.finish()
+
+
 def read_trust_list(content):
     of = "trust_list"
     fields = Fields(of, content)
@@ -161,6 +171,8 @@ def read_trust_list(content):
         consent, statement = _keys(member, 4), _keys(member, 5)
         member.bytes(6, 32)
         require(ascending(member.array(7, 12), 12), of)
+        if 8 in member:
+            _read_suspension(member.map(8))
         member.finish()
         require(code not in members, of)
         members[code] = {"consent": {kid_of(k): k for k in consent}, "statement": {kid_of(k): k for k in statement}}
@@ -245,6 +257,8 @@ def trust_list_content(c):
     for m in c["members"]:
         entry = {1: m["code"], 2: bundle(m["bundle"]), 3: m["endpoints"], 4: keys(m["consent_keys"])}
         entry |= {5: keys(m["statement_keys"]), 6: bytes.fromhex(m["sealing_key"]), 7: m["categories"]}
+        if out := m.get("suspension"):
+            entry[8] = {1: out["reason"], 2: out["from"], 3: out["until"]}
         members.append(entry)
     gateway = {1: bundle(c["gateway"]["bundle"]), 2: keys(c["gateway"]["log_keys"])}
     return {1: c["domain"], 2: c["threshold"], 3: keys(c["roots"]), 4: gateway, 5: members}
