@@ -38,7 +38,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    peer::logging::start("info");
+    let _telemetry = peer::telemetry::start("info", "gateway");
     let done = match Arguments::parse().command {
         Command::Serve(serve) => return serve.run().await,
         Command::Pki(command) => command.run(),

@@ -111,7 +111,7 @@ impl Gateway {
         let trust = TrustStore::open(config.trust.clone(), clock.clone())?;
         let credentials = Credentials::open(config.credentials.clone(), &config.domain)?;
         let standing = Standing { trust, credentials };
-        let metrics = Metrics::new()?;
+        let metrics = Metrics::new("gateway", standing.credentials.id())?;
         let meter = metrics.meter();
         let impaired = Impaired::default();
         let (record, writer, claims) =
@@ -162,8 +162,10 @@ impl Gateway {
                 max_request_bytes: server.max_request_bytes,
                 blame: Blame::Gateway,
                 metrics: CallMetrics::new(&metrics, METHODS),
+                id: standing.credentials.id().to_string().into(),
             },
-            impaired: impaired.clone(),
+            impaired,
+            status: None,
             limits: server,
         };
         let served = serve(listeners, standing, service, metrics, shutdown).await;

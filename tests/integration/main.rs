@@ -21,5 +21,6 @@ mod sandbox;
 mod service;
 mod streams;
 mod suspension;
+mod telemetry;
 mod unreachable;
 mod uses;
