@@ -5,6 +5,7 @@ pub(crate) mod member;
 pub(crate) mod pki;
 pub(crate) mod policy;
 pub(crate) mod serve;
+pub(crate) mod status;
 pub(crate) mod trust_list;
 
 use std::path::PathBuf;

@@ -26,6 +26,7 @@ use proto::{
     member::Member,
     refusal::{Reason, Refusal},
     statement::LogHead,
+    time::UnixTime,
 };
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Request, Status, transport::Channel};
@@ -141,6 +142,7 @@ pub(crate) struct MemberClient {
 #[derive(Debug)]
 struct Endpoint {
     channel: Channel,
+    shown: dial::Shown,
     breaker: CircuitBreaker,
 }
 
@@ -155,8 +157,9 @@ impl MemberClient {
         let expected = Expected::NodeOf(member);
         let endpoints = addresses.iter().map(|address| {
             let dialling = dial::DialLimits { connect_timeout: limits.connect_timeout, ..dial::DialLimits::default() };
-            let channel = dial::channel(standing, address, expected, dialling)?;
-            Ok(Endpoint { channel, breaker: CircuitBreaker::default() })
+            let shown = dial::Shown::default();
+            let channel = dial::watched_channel(standing, address, expected, dialling, shown.clone())?;
+            Ok(Endpoint { channel, shown, breaker: CircuitBreaker::default() })
         });
         Ok(Self {
             member,
@@ -262,6 +265,11 @@ impl MemberClient {
             Ok(_) | Err(_) => endpoint.breaker.succeeded(),
         }
         answer
+    }
+
+    /// When the first of the certificates ends that its nodes showed, once one did.
+    pub(crate) fn certificate_expires_at(&self) -> Option<UnixTime> {
+        self.endpoints.iter().filter_map(|endpoint| endpoint.shown.expires_at()).min()
     }
 
     /// Where home's change log was last seen.

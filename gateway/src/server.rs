@@ -10,6 +10,7 @@ use peer::{
     files,
     health::Impaired,
     metrics::{CallMetrics, Metrics, MetricsError},
+    private::StatusPage,
     serve::{Listeners, ServeError, Service, Standing, serve},
     trust::{TrustError, TrustStore},
 };
@@ -38,6 +39,7 @@ use crate::{
     redemption::Redemptions,
     route::Routes,
     service::Recognition,
+    status::Reporter,
     stream::StreamLimits,
 };
 
@@ -138,6 +140,14 @@ impl Gateway {
         let following = tokio::spawn(routes.clone().follow(shutdown.clone()));
         let board = Arc::new(Board::new());
         let clock = standing.trust.clock().clone();
+        let reporter = Reporter {
+            standing: standing.clone(),
+            routes: routes.clone(),
+            board: board.clone(),
+            metrics: metrics.clone(),
+            impaired: impaired.clone(),
+            started: clock.now(),
+        };
         let boarding = tokio::spawn(board.clone().keep(routes, clock, limits.board_every, shutdown.clone()));
         let admission = Admission::new(server.admission);
         let recognition = Recognition {
@@ -165,7 +175,7 @@ impl Gateway {
                 id: standing.credentials.id().to_string().into(),
             },
             impaired,
-            status: None,
+            status: Some(StatusPage::new(move || reporter.to_json())),
             limits: server,
         };
         let served = serve(listeners, standing, service, metrics, shutdown).await;

@@ -19,6 +19,7 @@ mod requests;
 mod revocation;
 mod sandbox;
 mod service;
+mod status;
 mod streams;
 mod suspension;
 mod telemetry;
