@@ -2,15 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use peer::{Caller, admission::Place};
+use peer::{Caller, admission::Place, trace::Trace};
 use proto::{
     contract::recognition::{RecognizeRequest, RecognizeResponse},
-    refusal::{Reason, Refusal},
+    refusal::{Reason, Refusal, reason_name},
 };
 use tokio::time::Instant;
-use tracing::{Instrument as _, error};
+use tracing::{
+    Instrument as _, Span, debug_span, error,
+    field::{Empty, display},
+};
 
-use crate::{exchange::Exchange, query::Query};
+use crate::{exchange::Exchange, metrics::outcome_word, query::Query};
 
 /// What is kept of the deadline for the record and the way back.
 const RESERVE: Duration = Duration::from_millis(50);
@@ -21,19 +24,35 @@ pub(crate) async fn answer(
     exchange: &Arc<Exchange>,
     request: RecognizeRequest,
     caller: &Caller,
+    trace: Trace,
     deadline: Instant,
     place: Option<Place>,
 ) -> Result<RecognizeResponse, Refusal> {
     let trust = exchange.trust()?;
-    let query =
-        Query::parse(request, caller, &trust.list).inspect_err(|refusal| exchange.note(&caller.peer, refusal))?;
+    let query = Query::parse(request, caller, trace, &trust.list)
+        .inspect_err(|refusal| exchange.note(&caller.peer, refusal))?;
     let exchange = exchange.clone();
     let running = async move {
         let _place = place;
-        exchange.run(query, &trust, deadline.checked_sub(RESERVE).unwrap_or(deadline)).await
+        let answer = exchange.run(query, &trust, deadline.checked_sub(RESERVE).unwrap_or(deadline)).await;
+        note(&answer);
+        answer
     };
-    tokio::spawn(running.in_current_span()).await.unwrap_or_else(|error| {
+    let span = debug_span!("exchange", member = Empty, outcome = Empty, source = Empty, reason = Empty);
+    tokio::spawn(running.instrument(span)).await.unwrap_or_else(|error| {
         error!(%error, "an exchange failed");
         Err(Refusal::new(Reason::Internal))
     })
+}
+
+/// What came of it, for whoever reads the trace.
+fn note(answer: &Result<RecognizeResponse, Refusal>) {
+    let span = Span::current();
+    match answer {
+        Ok(answer) => {
+            let source = answer.source().as_str_name().trim_start_matches("SOURCE_").to_ascii_lowercase();
+            span.record("outcome", display(outcome_word(answer.outcome()))).record("source", display(source))
+        }
+        Err(refusal) => span.record("reason", reason_name(refusal.reason())),
+    };
 }

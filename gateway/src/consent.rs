@@ -14,10 +14,12 @@ use proto::{
     token::{ConsentToken, Cti, UnverifiedToken},
     trust::TrustList,
 };
+use tracing::instrument;
 
 use crate::query::Query;
 
 /// Reads the token and verifies its issuer's signature: from here on it is known whose traveler this is about.
+#[instrument(level = "debug", name = "consent", skip_all)]
 pub(crate) fn authenticate(query: &Query, list: &TrustList) -> Result<ConsentToken, Refusal> {
     let token = UnverifiedToken::parse(&query.token)?;
     let key = list.consent_key(token.issuer(), token.kid())?;
@@ -36,6 +38,7 @@ pub(crate) enum Taking {
 }
 
 /// Checks that the traveler's consent covers this query, now and here.
+#[instrument(level = "debug", name = "consent", skip_all)]
 pub(crate) fn check(query: &Query, token: &ConsentToken, policy: &Policy, now: UnixTime) -> Result<Taking, Refusal> {
     let proof = token.check_use(usage(query), policy, now)?;
     let consent = token.consent();

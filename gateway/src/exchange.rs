@@ -22,7 +22,7 @@ use proto::{
     token::ConsentToken,
 };
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{Span, debug_span, field::display, warn};
 
 use crate::{
     consent,
@@ -71,6 +71,7 @@ impl Exchange {
             }
         };
         let home = token.consent().issuer;
+        Span::current().record("member", display(home));
         let mut entry = self.open_record(&query, &token, trust, now);
         let mut claim = None;
         let found = self.find(&query, &token, trust, now, deadline, &mut entry, &mut claim).await;
@@ -111,6 +112,7 @@ impl Exchange {
             kind: token.consent().kind,
             policy_version: trust.policy_edition.version,
             exchange_id: random::bytes(&*self.random),
+            trace_id: query.trace.id(),
             // Replaced before it is written; an exchange that ends without an ending was a defect.
             ending: Ending::Refused(Reason::Internal),
         }
@@ -129,7 +131,8 @@ impl Exchange {
         claim: &mut Option<Claim>,
     ) -> Result<(Finding, Scope), Refusal> {
         let taking = consent::check(query, token, &trust.policy, now)?;
-        let granted = token.grant(consent::usage(query), &trust.policy, query.scope)?;
+        let granted =
+            debug_span!("policy").in_scope(|| token.grant(consent::usage(query), &trust.policy, query.scope))?;
         entry.granted = Some(granted);
         *claim = self.redemptions.claim(&taking, &query.venue, now)?;
         let finding = self.ask_home(query, token, granted, trust, now, deadline, entry.exchange_id).await?;
@@ -168,7 +171,7 @@ impl Exchange {
             return Err(Refusal::new(Reason::DeadlineExceeded));
         }
         let known = client.known_head();
-        let answer = client.lookup(&query.caller, request, deadline).await;
+        let answer = client.lookup(&query.caller, &query.trace, request, deadline).await;
         self.metrics.looked_up(home, started.elapsed());
         match answer {
             Ok(HomeAnswer::Unknown(head)) => Ok(Finding::UnknownTraveler(head)),

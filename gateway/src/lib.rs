@@ -15,7 +15,7 @@
 //! ```
 //!
 //! `stream` runs many such exchanges for one caller. `federation` publishes the signed documents and the `board` of
-//! members. `pki` and `documents` are the commands that make certificates, the trust list and the policy.
+//! members; `status` says on the private listener how all of it is. `pki` and `documents` are the commands that make certificates, the trust list and the policy.
 
 pub mod audit;
 pub mod ceremony;
@@ -24,6 +24,7 @@ pub mod documents;
 pub mod membership;
 pub mod pki;
 pub mod server;
+pub mod status;
 
 mod board;
 mod call;

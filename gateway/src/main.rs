@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    member::MemberCommand, pki::Pki, policy::PolicyCommand, serve::Serve, trust_list::TrustListCommand,
+    member::MemberCommand, pki::Pki, policy::PolicyCommand, serve::Serve, status::Status, trust_list::TrustListCommand,
 };
 
 /// The national gateway.
@@ -22,6 +22,8 @@ struct Arguments {
 enum Command {
     /// Serve recognition queries.
     Serve(Serve),
+    /// How the gateway beside this command and its members are.
+    Status(Status),
     /// Certificates.
     #[command(subcommand)]
     Pki(Pki),
@@ -38,9 +40,10 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    peer::logging::start("info");
+    let _telemetry = peer::telemetry::start("info", "gateway");
     let done = match Arguments::parse().command {
         Command::Serve(serve) => return serve.run().await,
+        Command::Status(status) => return status.run().await,
         Command::Pki(command) => command.run(),
         Command::TrustList(command) => command.run(),
         Command::Policy(command) => command.run(),

@@ -15,6 +15,7 @@ use peer::{
     admission::{Admission, AdmissionLimits},
     dial,
     serve::Standing,
+    trace::Trace,
     verifier::Expected,
 };
 use proto::{
@@ -25,10 +26,11 @@ use proto::{
     member::Member,
     refusal::{Reason, Refusal},
     statement::LogHead,
+    time::UnixTime,
 };
 use tokio::time::{Instant, timeout, timeout_at};
-use tonic::{Status, transport::Channel};
-use tracing::debug;
+use tonic::{Request, Status, transport::Channel};
+use tracing::{Instrument as _, Span, debug, debug_span, field::Empty};
 
 use crate::resilience::{CircuitBreaker, Leave, RetryBudget};
 
@@ -58,6 +60,9 @@ impl Default for MemberLimits {
         }
     }
 }
+
+const LOOKUP: &str = "tongxing.province.v1.ProvinceService/Lookup";
+const GET_NODE: &str = "tongxing.province.v1.ProvinceService/GetNode";
 
 /// A statement is at most 1 KiB; the frame around it is small.
 const MAX_RESPONSE_BYTES: usize = 4096;
@@ -107,6 +112,21 @@ impl HomeFailure {
     }
 }
 
+/// The span of a call to a node.
+macro_rules! client_span {
+    ($name:literal, $method:expr, $member:expr) => {
+        debug_span!(
+            $name,
+            member = %$member,
+            outcome = Empty,
+            otel.kind = "client",
+            otel.status_code = Empty,
+            rpc.system.name = "grpc",
+            rpc.method = $method,
+        )
+    };
+}
+
 /// One member's nodes.
 #[derive(Debug)]
 pub(crate) struct MemberClient {
@@ -122,6 +142,7 @@ pub(crate) struct MemberClient {
 #[derive(Debug)]
 struct Endpoint {
     channel: Channel,
+    shown: dial::Shown,
     breaker: CircuitBreaker,
 }
 
@@ -136,8 +157,9 @@ impl MemberClient {
         let expected = Expected::NodeOf(member);
         let endpoints = addresses.iter().map(|address| {
             let dialling = dial::DialLimits { connect_timeout: limits.connect_timeout, ..dial::DialLimits::default() };
-            let channel = dial::channel(standing, address, expected, dialling)?;
-            Ok(Endpoint { channel, breaker: CircuitBreaker::default() })
+            let shown = dial::Shown::default();
+            let channel = dial::watched_channel(standing, address, expected, dialling, shown.clone())?;
+            Ok(Endpoint { channel, shown, breaker: CircuitBreaker::default() })
         });
         Ok(Self {
             member,
@@ -153,21 +175,39 @@ impl MemberClient {
         })
     }
 
-    /// Asks home for a caller, at the latest until `deadline`.
+    /// Asks home for a caller, at the latest until `deadline`, and names the trace to it.
     pub(crate) async fn lookup(
         &self,
         caller: &PeerId,
+        trace: &Trace,
+        request: LookupRequest,
+        deadline: Instant,
+    ) -> Result<HomeAnswer, HomeFailure> {
+        let span = client_span!("lookup", LOOKUP, self.member);
+        let answer = self.try_lookup(caller, trace, request, deadline).instrument(span.clone()).await;
+        match &answer {
+            Ok(HomeAnswer::Statement(_)) => span.record("outcome", "statement"),
+            Ok(HomeAnswer::Unknown(_)) => span.record("outcome", "unknown_traveler"),
+            Err(failure) => span.record("outcome", failure.word()).record("otel.status_code", "ERROR"),
+        };
+        answer
+    }
+
+    async fn try_lookup(
+        &self,
+        caller: &PeerId,
+        trace: &Trace,
         request: LookupRequest,
         deadline: Instant,
     ) -> Result<HomeAnswer, HomeFailure> {
         let deadline = deadline.min(Instant::now() + self.limits.timeout);
         let _place = self.in_flight.admit(caller).map_err(|_| HomeFailure::Busy)?;
         self.retries.earn();
-        let first = self.attempt(request.clone(), deadline).await;
+        let first = self.attempt(request.clone(), trace, deadline).await;
         match first {
             Err(failure) if failure.is_worth_a_retry() && Instant::now() < deadline && self.retries.spend() => {
                 debug!(?failure, "retrying");
-                self.attempt(request, deadline).await
+                self.attempt(request, trace, deadline).await
             }
             settled => settled,
         }
@@ -179,7 +219,10 @@ impl MemberClient {
         let endpoint = self.endpoints.get(start % self.endpoints.len().max(1)).ok_or(HomeFailure::Transport)?;
         let mut client =
             ProvinceServiceClient::new(endpoint.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
-        match timeout(within, client.get_node(GetNodeRequest {})).await {
+        let span = client_span!("describe", GET_NODE, self.member);
+        let mut request = Request::new(GetNodeRequest {});
+        Trace::of_span(&span, None).send(&span, request.metadata_mut());
+        match timeout(within, client.get_node(request)).instrument(span).await {
             Err(_) => Err(HomeFailure::Timeout),
             Ok(Err(status)) => Err(failure_of(&status)),
             Ok(Ok(response)) => {
@@ -190,12 +233,19 @@ impl MemberClient {
     }
 
     /// One attempt, at the next endpoint whose breaker lets it.
-    async fn attempt(&self, request: LookupRequest, deadline: Instant) -> Result<HomeAnswer, HomeFailure> {
+    async fn attempt(
+        &self,
+        request: LookupRequest,
+        trace: &Trace,
+        deadline: Instant,
+    ) -> Result<HomeAnswer, HomeFailure> {
         let (endpoint, leave) = self.pick().ok_or(HomeFailure::BreakerOpen)?;
         let full_deadline = Instant::now() + self.limits.attempt_timeout;
         let attempt_deadline = deadline.min(full_deadline);
         let mut client =
             ProvinceServiceClient::new(endpoint.channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
+        let mut request = Request::new(request);
+        trace.send(&Span::current(), request.metadata_mut());
         let answer = match timeout_at(attempt_deadline, client.lookup(request)).await {
             Err(_) => Err(HomeFailure::Timeout),
             Ok(Err(status)) => Err(failure_of(&status)),
@@ -215,6 +265,11 @@ impl MemberClient {
             Ok(_) | Err(_) => endpoint.breaker.succeeded(),
         }
         answer
+    }
+
+    /// When the first of the certificates ends that its nodes showed, once one did.
+    pub(crate) fn certificate_expires_at(&self) -> Option<UnixTime> {
+        self.endpoints.iter().filter_map(|endpoint| endpoint.shown.expires_at()).min()
     }
 
     /// Where home's change log was last seen.

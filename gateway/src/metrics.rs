@@ -54,8 +54,7 @@ impl ExchangeMetrics {
     }
 
     pub(crate) fn answered(&self, home: Member, outcome: Outcome) {
-        let outcome = outcome.as_str_name().trim_start_matches("OUTCOME_").to_ascii_lowercase();
-        self.exchanges.add(1, &[member(home), KeyValue::new("outcome", outcome)]);
+        self.exchanges.add(1, &[member(home), KeyValue::new("outcome", outcome_word(outcome))]);
     }
 
     pub(crate) fn refused(&self, reason: Reason) {
@@ -95,6 +94,11 @@ impl RecordMetrics {
                 .build(),
         }
     }
+}
+
+/// The outcome in metrics, traces and `gateway status`.
+pub(crate) fn outcome_word(outcome: Outcome) -> String {
+    outcome.as_str_name().trim_start_matches("OUTCOME_").to_ascii_lowercase()
 }
 
 fn member(member: Member) -> KeyValue {

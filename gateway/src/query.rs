@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use peer::Caller;
+use peer::{Caller, trace::Trace};
 use proto::{
     contract::recognition::RecognizeRequest,
     identity::{PeerId, Role},
@@ -28,6 +28,8 @@ pub(crate) struct Query {
     pub(crate) scope: Option<Scope>,
     /// Who of its staff asks.
     pub(crate) staff_id: Option<String>,
+    /// The trace it belongs to.
+    pub(crate) trace: Trace,
     /// The consent token, unread.
     pub(crate) token: Vec<u8>,
     /// The proof, unread.
@@ -36,7 +38,12 @@ pub(crate) struct Query {
 
 impl Query {
     /// Parses a request, refusing in this order: venue, caller's right to it, purpose, scope, staff id, token.
-    pub(crate) fn parse(request: RecognizeRequest, caller: &Caller, list: &TrustList) -> Result<Self, Refusal> {
+    pub(crate) fn parse(
+        request: RecognizeRequest,
+        caller: &Caller,
+        trace: Trace,
+        list: &TrustList,
+    ) -> Result<Self, Refusal> {
         let venue = venue_of(&request.venue, &caller.peer, list)?;
         let purpose = Purpose::from_number(u64::try_from(request.purpose).unwrap_or(u64::MAX));
         let purpose = purpose.map_err(|unknown| Refusal::new(Reason::PurposeUnknown).violating("purpose", unknown))?;
@@ -61,6 +68,7 @@ impl Query {
             purpose,
             scope,
             staff_id,
+            trace,
             token: request.token,
             proof,
         })

@@ -14,6 +14,7 @@ use proto::{
     token::ConsentToken,
     trust::TrustList,
 };
+use tracing::instrument;
 
 /// What became of an exchange.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub(crate) enum Finding {
 
 impl Finding {
     /// Verifies home's statement: its own key, this token, holding now, no more than was granted. Then judges it.
+    #[instrument(level = "debug", name = "statement", skip_all)]
     pub(crate) fn of_statement(
         bytes: Vec<u8>,
         token: &ConsentToken,
@@ -86,6 +88,7 @@ impl Finding {
     }
 
     /// The answer. What an unsubstantiated assignment says stays unsaid: no statement, label or level.
+    #[instrument(level = "debug", name = "recognition", skip_all)]
     pub(crate) fn into_answer(
         self,
         home: Member,

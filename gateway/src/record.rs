@@ -18,7 +18,7 @@ use proto::{
 };
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info};
+use tracing::{error, info, instrument};
 
 pub(crate) use entry::{Ending, Entry, RefusalEntry};
 pub(crate) use store::StoreError;
@@ -80,6 +80,7 @@ impl Record {
     }
 
     /// Makes an exchange durable in its home member's log, with what it redeemed. The answer waits for this.
+    #[instrument(level = "debug", name = "record", skip_all)]
     pub(crate) async fn close(&self, home: Member, entry: Entry, claim: Option<Claim>) -> Result<(), Refusal> {
         let unavailable = || Refusal::new(Reason::RecordUnavailable);
         let (durable, committed) = oneshot::channel();

@@ -14,6 +14,7 @@ use proto::{
     time::{CLOCK_LEEWAY, UnixTime},
     venue::VenueId,
 };
+use tracing::instrument;
 
 use crate::consent::Taking;
 
@@ -70,6 +71,7 @@ impl Redemptions {
 
     /// Claims what this use takes; `None` if it takes nothing. A venue that has it already gets the same claim again: the
     /// exchange that claimed it first may never have been committed.
+    #[instrument(level = "debug", name = "redemption", skip_all)]
     pub(crate) fn claim(&self, taking: &Taking, venue: &Arc<VenueId>, now: UnixTime) -> Result<Option<Claim>, Refusal> {
         let (id, until, once) = match *taking {
             Taking::Nothing => return Ok(None),

@@ -10,6 +10,7 @@ use peer::{
     files,
     health::Impaired,
     metrics::{CallMetrics, Metrics, MetricsError},
+    private::StatusPage,
     serve::{Listeners, ServeError, Service, Standing, serve},
     trust::{TrustError, TrustStore},
 };
@@ -38,6 +39,7 @@ use crate::{
     redemption::Redemptions,
     route::Routes,
     service::Recognition,
+    status::Reporter,
     stream::StreamLimits,
 };
 
@@ -111,7 +113,7 @@ impl Gateway {
         let trust = TrustStore::open(config.trust.clone(), clock.clone())?;
         let credentials = Credentials::open(config.credentials.clone(), &config.domain)?;
         let standing = Standing { trust, credentials };
-        let metrics = Metrics::new()?;
+        let metrics = Metrics::new("gateway", standing.credentials.id())?;
         let meter = metrics.meter();
         let impaired = Impaired::default();
         let (record, writer, claims) =
@@ -138,6 +140,14 @@ impl Gateway {
         let following = tokio::spawn(routes.clone().follow(shutdown.clone()));
         let board = Arc::new(Board::new());
         let clock = standing.trust.clock().clone();
+        let reporter = Reporter {
+            standing: standing.clone(),
+            routes: routes.clone(),
+            board: board.clone(),
+            metrics: metrics.clone(),
+            impaired: impaired.clone(),
+            started: clock.now(),
+        };
         let boarding = tokio::spawn(board.clone().keep(routes, clock, limits.board_every, shutdown.clone()));
         let admission = Admission::new(server.admission);
         let recognition = Recognition {
@@ -162,8 +172,10 @@ impl Gateway {
                 max_request_bytes: server.max_request_bytes,
                 blame: Blame::Gateway,
                 metrics: CallMetrics::new(&metrics, METHODS),
+                id: standing.credentials.id().to_string().into(),
             },
-            impaired: impaired.clone(),
+            impaired,
+            status: Some(StatusPage::new(move || reporter.to_json())),
             limits: server,
         };
         let served = serve(listeners, standing, service, metrics, shutdown).await;

@@ -6,6 +6,7 @@ use peer::{
     admission::{Admission, Place},
     caller,
     edge::Deadline,
+    trace::Trace,
 };
 use proto::contract::recognition::{
     RecognizeRequest, RecognizeResponse, RecognizeStreamRequest, recognition_service_server::RecognitionService,
@@ -32,10 +33,10 @@ impl RecognitionService for Recognition {
     type RecognizeStreamStream = Answers;
 
     async fn recognize(&self, request: Request<RecognizeRequest>) -> Result<Response<RecognizeResponse>, Status> {
-        let caller = caller(&request)?.clone();
+        let (caller, trace) = (caller(&request)?.clone(), Trace::of_request(&request));
         let deadline = request.extensions().get::<Deadline>().map_or_else(Instant::now, |deadline| deadline.0);
         let place = request.extensions().get::<Place>().cloned();
-        let answer = call::answer(&self.exchange, request.into_inner(), &caller, deadline, place).await?;
+        let answer = call::answer(&self.exchange, request.into_inner(), &caller, trace, deadline, place).await?;
         Ok(Response::new(answer))
     }
 
@@ -44,6 +45,7 @@ impl RecognitionService for Recognition {
         request: Request<Streaming<RecognizeStreamRequest>>,
     ) -> Result<Response<Answers>, Status> {
         let lane = Lane {
+            trace: Trace::of_request(&request),
             exchange: self.exchange.clone(),
             admission: self.admission.clone(),
             caller: Arc::new(caller(&request)?.clone()),

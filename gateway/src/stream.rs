@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use peer::{
     Caller,
     admission::{Admission, Place},
+    trace::Trace,
 };
 use proto::{
     contract::recognition::{
@@ -21,6 +22,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
+use tracing::{Instrument as _, Span, error_span, field::Empty};
 
 use crate::{call, exchange::Exchange};
 
@@ -45,6 +47,7 @@ pub(crate) struct Lane {
     pub(crate) exchange: Arc<Exchange>,
     pub(crate) admission: Admission,
     pub(crate) caller: Arc<Caller>,
+    pub(crate) trace: Trace,
     pub(crate) limits: StreamLimits,
 }
 
@@ -52,7 +55,7 @@ impl Lane {
     /// Answers items until the caller ends the stream or goes away.
     pub(crate) fn open(self, items: Streaming<RecognizeStreamRequest>) -> Answers {
         let (answers, stream) = mpsc::channel(self.limits.max_in_flight);
-        tokio::spawn(self.pump(items, answers));
+        tokio::spawn(self.pump(items, answers).in_current_span());
         ReceiverStream::new(stream)
     }
 
@@ -68,10 +71,11 @@ impl Lane {
             tokio::select! {
                 () = answers.closed() => return,
                 item = items.message(), if more && running.len() < self.limits.max_in_flight => match item {
-                    Ok(Some(item)) => drop(running.spawn(self.clone().answer(item))),
+                    Ok(Some(item)) => drop(running.spawn(self.clone().answer(item).in_current_span())),
                     Ok(None) => more = false,
                     Err(status) => {
-                        let _ = answers.send(Err(broken(&status).to_status())).await;
+                        let refusal = broken(&status).with("trace_id", self.trace.id());
+                        let _ = answers.send(Err(refusal.to_status())).await;
                         return;
                     }
                 },
@@ -86,32 +90,36 @@ impl Lane {
         }
     }
 
+    /// Each item has a trace of its own, linked to the stream's: a lane is open all day.
     async fn answer(self, item: RecognizeStreamRequest) -> RecognizeStreamResponse {
+        let span = error_span!(parent: None, "item", trace_id = Empty);
+        span.follows_from(Span::current());
+        let trace = Trace::of_span(&span, None);
         let RecognizeStreamRequest { request_id, request } = item;
         if !is_request_id(&request_id) {
             let refusal = Refusal::field("request_id", "1 to 64 characters of A-Z, a-z, 0-9, '.', '_', ':' and '-'");
-            return response(String::new(), Err(refusal));
+            return response(String::new(), trace, Err(refusal));
         }
         let answer = match request {
-            Some(request) => self.recognize(request).await,
+            Some(request) => self.recognize(request, trace).instrument(span).await,
             None => Err(Refusal::missing("request")),
         };
-        response(request_id, answer)
+        response(request_id, trace, answer)
     }
 
     /// One item under the same bounds as a call of its own.
-    async fn recognize(&self, request: RecognizeRequest) -> Result<RecognizeResponse, Refusal> {
+    async fn recognize(&self, request: RecognizeRequest, trace: Trace) -> Result<RecognizeResponse, Refusal> {
         let place = Place::from(self.admission.admit(&self.caller.peer)?);
         let deadline = Instant::now() + self.limits.max_duration;
-        let answer = call::answer(&self.exchange, request, &self.caller, deadline, Some(place));
+        let answer = call::answer(&self.exchange, request, &self.caller, trace, deadline, Some(place));
         timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(Refusal::new(Reason::DeadlineExceeded)))
     }
 }
 
-fn response(request_id: String, answer: Result<RecognizeResponse, Refusal>) -> RecognizeStreamResponse {
+fn response(request_id: String, trace: Trace, answer: Result<RecognizeResponse, Refusal>) -> RecognizeStreamResponse {
     let result = match answer {
         Ok(answer) => ItemResult::Answer(answer),
-        Err(refusal) => ItemResult::Error(refusal.to_rpc_status()),
+        Err(refusal) => ItemResult::Error(refusal.with("trace_id", trace.id()).to_rpc_status()),
     };
     RecognizeStreamResponse { request_id, result: Some(result) }
 }

@@ -230,6 +230,15 @@ impl From<Refusal> for Status {
     }
 }
 
+/// The same status, its ErrorInfo saying which trace the call belongs to: metadata `trace_id`, 32 hexadecimal digits.
+pub fn traced(status: &Status, trace_id: impl fmt::Display) -> Status {
+    let mut details = status.get_error_details();
+    let Some(mut info) = details.error_info().cloned() else { return status.clone() };
+    info.metadata.insert("trace_id".to_owned(), trace_id.to_string());
+    details.set_error_info(info.reason, info.domain, info.metadata);
+    Status::with_error_details(status.code(), status.message(), details)
+}
+
 /// The reason as ErrorInfo carries it: the enum's name without its prefix, e.g. `KEY_UNKNOWN`.
 pub fn reason_name(reason: Reason) -> &'static str {
     reason.as_str_name().trim_start_matches("ERROR_REASON_")
@@ -345,6 +354,19 @@ mod tests {
         assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "token");
         assert!(Refusal::new(Reason::Overloaded).to_status().get_details_retry_info().is_some());
         assert!(status.get_details_retry_info().is_none());
+    }
+
+    #[test]
+    fn a_trace_is_added_to_what_a_status_says() {
+        let status = Refusal::missing("token").to_status();
+        let with_trace = traced(&status, "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!((with_trace.code(), with_trace.message()), (status.code(), status.message()));
+        assert_eq!(with_trace.get_details_bad_request().unwrap().field_violations.len(), 1);
+        let info = with_trace.get_details_error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("FIELD_MISSING", DOMAIN));
+        assert_eq!(info.metadata["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(info.metadata["source"], "caller");
+        assert!(traced(&Status::internal("bare"), "1").details().is_empty());
     }
 
     #[test]

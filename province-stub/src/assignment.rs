@@ -11,6 +11,7 @@ use proto::{
     statement::Authority,
     time::UnixTime,
 };
+use tracing::instrument;
 
 use crate::{
     document::Document,
@@ -46,6 +47,7 @@ redacted!(Assignment);
 ///
 /// Refused in this order: a label the policy does not have for this member, an authority of another member, a request id
 /// used before, an unknown person.
+#[instrument(level = "debug", skip_all)]
 pub async fn set_code<S: Store>(
     home: &Home<S>,
     policy: &Policy,

@@ -3,6 +3,7 @@
 //! A traveler is named by any of their devices; another's consent is as unknown as one that never was (I1).
 
 use proto::{refusal::Refusal, statement::LogHead, time::UnixTime, token::Cti};
+use tracing::instrument;
 
 use crate::{
     home::Home,
@@ -24,6 +25,7 @@ pub struct Page {
 }
 
 /// Lists the consents of a device's traveler that have not expired.
+#[instrument(level = "debug", name = "list_consents", skip_all)]
 pub async fn list<S: Store>(
     home: &Home<S>,
     device: DeviceId,
@@ -39,6 +41,7 @@ pub async fn list<S: Store>(
 }
 
 /// Revokes one consent of a device's traveler.
+#[instrument(level = "debug", name = "revoke_consent", skip_all)]
 pub async fn revoke<S: Store>(home: &Home<S>, device: DeviceId, cti: Cti, now: UnixTime) -> Result<LogHead, Refusal> {
     let person = home.store.device(device).await?.person;
     Ok(home.store.revoke_consent(cti, Some(person), now).await?)

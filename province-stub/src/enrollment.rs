@@ -3,6 +3,7 @@
 //! Upholds I6: the enrolment key stays between phone, backend and node. It signs consent requests and is in no token.
 
 use proto::{identity::PeerId, policy::Policy, random, refusal::Refusal, suite::VerifyingKey, time::UnixTime};
+use tracing::instrument;
 
 use crate::{
     document::Document,
@@ -26,6 +27,7 @@ pub struct Enrollment {
 
 /// Enrols a device. A person the node does not know is added, without a code; one it knows by another name is refused,
 /// since either the backend or the node has the wrong person.
+#[instrument(level = "debug", skip_all)]
 pub async fn enroll<S: Store>(
     home: &Home<S>,
     policy: &Policy,

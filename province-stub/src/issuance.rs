@@ -16,6 +16,7 @@ use proto::{
     time::UnixTime,
     token::{Audience, Consent, Cti},
 };
+use tracing::instrument;
 
 use crate::{
     home::Home,
@@ -53,6 +54,7 @@ pub(crate) struct Terms {
 ///
 /// Refused in this order: layout, unknown device, signature, age, kind, keys, scope, life; then by the store: keys used
 /// before, quota.
+#[instrument(level = "debug", skip_all)]
 pub async fn issue<S: Store>(
     home: &Home<S>,
     policy: &Policy,

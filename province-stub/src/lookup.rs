@@ -8,6 +8,7 @@
 use proto::{
     consent::Use,
     hint::IdentityHint,
+    member::Member,
     policy::{Meaning, Policy},
     refusal::{Object, Reason, Refusal},
     statement::{LogHead, Status},
@@ -17,6 +18,7 @@ use proto::{
     trust::TrustList,
     venue::VenueId,
 };
+use tracing::{Instrument as _, debug_span, instrument};
 
 use crate::{
     home::Home,
@@ -60,21 +62,11 @@ pub async fn lookup<S: Store>(
     now: UnixTime,
     query: &Query,
 ) -> Result<Answer, Refusal> {
-    // consent
-    let token = UnverifiedToken::parse(&query.token)?;
-    if token.issuer() != home.member {
-        return Err(Refusal::of(Object::Token, Reason::KeyUnknown).with("member", token.issuer()));
-    }
-    let key = list.consent_key(home.member, token.kid())?;
-    let token = token.verify(key)?;
     let usage = Use { proof: query.proof.as_deref(), venue: &query.venue, purpose: query.purpose };
-    token.check_use(usage, policy, now)?;
+    let token = check_consent(home.member, list, policy, now, &query.token, usage)?;
+    debug_span!("policy").in_scope(|| token.grant(usage, policy, Some(query.scope)))?;
 
-    // policy
-    token.grant(usage, policy, Some(query.scope))?;
-
-    // status
-    let snapshot = home.store.find(token.consent().cti, query.scope).await?;
+    let snapshot = home.store.find(token.consent().cti, query.scope).instrument(debug_span!("status")).await?;
     let Some(found) = snapshot.found.filter(|found| found.token == token.hash()) else {
         return Ok(Answer::UnknownTraveler(snapshot.head));
     };
@@ -85,9 +77,29 @@ pub async fn lookup<S: Store>(
         return Ok(Answer::UnknownTraveler(snapshot.head));
     };
 
-    // statement
     let disclosure = Disclosure { token: &token, scope: query.scope, head: snapshot.head, found: &found, code };
-    Ok(Answer::Statement(disclosure.state(home, policy, now).sign(&home.keys.statement)))
+    Ok(debug_span!("statement")
+        .in_scope(|| Answer::Statement(disclosure.state(home, policy, now).sign(&home.keys.statement))))
+}
+
+/// The token, if this home issued it and it consents to this use now.
+#[instrument(level = "debug", name = "consent", skip_all)]
+fn check_consent(
+    home: Member,
+    list: &TrustList,
+    policy: &Policy,
+    now: UnixTime,
+    token: &[u8],
+    usage: Use<'_>,
+) -> Result<ConsentToken, Refusal> {
+    let token = UnverifiedToken::parse(token)?;
+    if token.issuer() != home {
+        return Err(Refusal::of(Object::Token, Reason::KeyUnknown).with("member", token.issuer()));
+    }
+    let key = list.consent_key(home, token.kid())?;
+    let token = token.verify(key)?;
+    token.check_use(usage, policy, now)?;
+    Ok(token)
 }
 
 /// What is to be disclosed, and to whom.

@@ -48,7 +48,7 @@ const BAD_CONFIGURATION: u8 = 64;
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    peer::logging::start("info");
+    let _telemetry = peer::telemetry::start("info", "province-stub");
     let done = match command {
         Command::Serve { config, check } => match open(&config).await {
             Ok((config, _)) if check => {

@@ -29,12 +29,7 @@ impl NodeMetrics {
     }
 
     pub(crate) fn looked_up(&self, answer: &Result<Answer, Refusal>) {
-        let outcome = match answer {
-            Ok(Answer::Statement(_)) => "statement",
-            Ok(Answer::UnknownTraveler(_)) => "unknown_traveler",
-            Err(refusal) => reason_name(refusal.reason()),
-        };
-        self.lookups.add(1, &[KeyValue::new("outcome", outcome)]);
+        self.lookups.add(1, &[KeyValue::new("outcome", outcome_word(answer))]);
     }
 
     pub(crate) fn issued(&self) {
@@ -47,5 +42,14 @@ impl NodeMetrics {
 
     pub(crate) fn changed(&self, events: u32) {
         self.changes.add(u64::from(events), &[]);
+    }
+}
+
+/// The outcome of a lookup in metrics and traces.
+pub(crate) fn outcome_word(answer: &Result<Answer, Refusal>) -> &'static str {
+    match answer {
+        Ok(Answer::Statement(_)) => "statement",
+        Ok(Answer::UnknownTraveler(_)) => "unknown_traveler",
+        Err(refusal) => reason_name(refusal.reason()),
     }
 }

@@ -9,7 +9,6 @@ use peer::{
     edge::Edge,
     files,
     health::Impaired,
-    limits::ServerLimits,
     metrics::{CallMetrics, Metrics, MetricsError},
     serve::{Listeners, ServeError, Service, Standing, serve},
     trust::{TrustError, TrustStore},
@@ -147,7 +146,8 @@ impl Node {
         let path = config.data_dir.join("node.db");
         let store = SqliteStore::open(&path, &*random).await.map_err(|error| NodeError::Store { path, error })?;
         let home = Arc::new(Home { member: config.member, store, keys, random });
-        Ok(Self { config, standing: Standing { trust, credentials }, metrics: Metrics::new()?, home })
+        let metrics = Metrics::new("province-stub", credentials.id())?;
+        Ok(Self { config, standing: Standing { trust, credentials }, metrics, home })
     }
 
     /// A handle for the member's own tools.
@@ -170,7 +170,7 @@ impl Node {
             metrics: NodeMetrics::new(&metrics.meter()),
         });
         let sweeping = tokio::spawn(sweep(home.clone(), standing.trust.clock().clone()));
-        let service = service(endpoint, config.member, config.limits, &metrics);
+        let service = service(endpoint, &config, &metrics);
         let served = serve(listeners, standing, service, metrics, shutdown).await;
         sweeping.abort();
         if timeout(CLOSE_WITHIN, home.store.close()).await.is_err() {
@@ -212,7 +212,8 @@ impl Handle {
 }
 
 /// The three services behind the edge, and who may call which.
-fn service(endpoint: Arc<Endpoint<SqliteStore>>, member: Member, limits: ServerLimits, metrics: &Metrics) -> Service {
+fn service(endpoint: Arc<Endpoint<SqliteStore>>, config: &Config, metrics: &Metrics) -> Service {
+    let (member, limits) = (config.member, config.limits);
     let max = limits.max_request_bytes;
     let rules = [
         Rule { service: PROVINCE, roles: &["gateway"], member: None },
@@ -241,8 +242,10 @@ fn service(endpoint: Arc<Endpoint<SqliteStore>>, member: Member, limits: ServerL
             max_request_bytes: max,
             blame: Blame::Home,
             metrics: CallMetrics::new(metrics, methods),
+            id: config.id.to_string().into(),
         },
         impaired: Impaired::default(),
+        status: None,
         limits,
     }
 }

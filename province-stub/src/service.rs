@@ -27,6 +27,7 @@ use proto::{
     time::UnixTime,
 };
 use tonic::{Request, Response, Status};
+use tracing::{Instrument as _, debug_span, field::Empty};
 
 use crate::{
     assignment::set_code,
@@ -35,7 +36,7 @@ use crate::{
     home::Home,
     issuance::issue,
     lookup::{Answer, lookup},
-    metrics::NodeMetrics,
+    metrics::{NodeMetrics, outcome_word},
     store::{IssuedConsent, Store},
 };
 
@@ -130,7 +131,9 @@ impl<S: Store> Endpoint<S> {
 #[tonic::async_trait]
 impl<S: Store> ProvinceService for Endpoint<S> {
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
-        let answer = self.answer_lookup(request.into_inner()).await;
+        let span = debug_span!("lookup", outcome = Empty);
+        let answer = self.answer_lookup(request.into_inner()).instrument(span.clone()).await;
+        span.record("outcome", outcome_word(&answer));
         self.metrics.looked_up(&answer);
         let result = match answer? {
             Answer::Statement(statement) => lookup_response::Result::Statement(statement),

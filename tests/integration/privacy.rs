@@ -1,11 +1,7 @@
 //! No person in the gateway (I6): not in its logs, its metrics or its files, whatever it is shown; and nothing in two tokens
 //! of one person that would tell that they are.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use peer::config::to_hex;
 use proto::{
@@ -23,63 +19,21 @@ use crate::sandbox::{
     PEOPLE, Sandbox, answer_after,
     forge::{self, ALG, Forger},
     gateway::OwnGateway,
-    log, member, node, shared, still_serves, venue, wire,
+    log, member,
+    needles::Needles,
+    node, shared, still_serves, venue, wire,
 };
 
 /// Somebody whose particulars an attacker puts wherever bytes can be put.
-const NAME: &str = "慕容寻欢";
-const NUMBER: &str = "110105194912310029";
+pub(crate) const NAME: &str = "慕容寻欢";
+pub(crate) const NUMBER: &str = "110105194912310029";
 
 fn station() -> VenueId {
     venue("44/station/guangzhou-south")
 }
 
-/// What must be nowhere, found by its first bytes.
-struct Needles {
-    by_prefix: BTreeMap<[u8; PREFIX], Vec<(Vec<u8>, String)>>,
-    first_bytes: Vec<bool>,
-}
-
-const PREFIX: usize = 6;
-
-impl Needles {
-    fn new() -> Self {
-        Self { by_prefix: BTreeMap::new(), first_bytes: vec![false; 1 << 16] }
-    }
-
-    /// A secret in every form in which a program might write bytes down: as they are, in hexadecimal, as Rust shows them.
-    fn add(&mut self, what: &str, secret: &[u8]) {
-        let listed = format!("{secret:?}");
-        let listed = listed.trim_matches(['[', ']']).as_bytes().to_vec();
-        let shown = secret.escape_ascii().to_string().into_bytes();
-        for form in [secret.to_vec(), to_hex(secret).into_bytes(), listed, shown] {
-            let prefix = *form.first_chunk().expect("a secret is long enough to be one");
-            self.first_bytes[usize::from(u16::from_be_bytes([prefix[0], prefix[1]]))] = true;
-            self.by_prefix.entry(prefix).or_default().push((form, what.to_owned()));
-        }
-    }
-
-    /// What of it is in these bytes.
-    fn found_in(&self, bytes: &[u8]) -> BTreeSet<&str> {
-        let mut found = BTreeSet::new();
-        for (at, window) in bytes.windows(PREFIX).enumerate() {
-            if !self.first_bytes[usize::from(u16::from_be_bytes([window[0], window[1]]))] {
-                continue;
-            }
-            let candidates = self.by_prefix.get(window).into_iter().flatten();
-            found.extend(candidates.filter(|(form, _)| bytes[at..].starts_with(form)).map(|(_, what)| what.as_str()));
-        }
-        found
-    }
-
-    fn assert_none_in(&self, where_: &str, bytes: &[u8]) {
-        let found = self.found_in(bytes);
-        assert!(found.is_empty(), "{where_} ({} bytes) holds {found:?}", bytes.len());
-    }
-}
-
 /// Every seeded person of every member, and somebody whom nobody seeded.
-fn everybody(sandbox: &Sandbox) -> Needles {
+pub(crate) fn everybody(sandbox: &Sandbox) -> Needles {
     let mut needles = Needles::new();
     for home in sandbox.federation.members() {
         for person in seed::people(*home, PEOPLE, &sandbox.desk.trust().policy) {
@@ -104,6 +58,7 @@ fn the_search_finds_what_is_there() {
         to_hex(NUMBER.as_bytes()),
         format!("{:?}", prost::bytes::Bytes::from(NAME)),
         format!("value={NAME}"),
+        "MTEwMTA1MTk0OTEyMzEwMDI5".to_owned(),
     ] {
         assert_eq!(needles.found_in(hay.as_bytes()).len(), 1, "{hay}");
     }
@@ -111,7 +66,7 @@ fn the_search_finds_what_is_there() {
 }
 
 /// Requests with a person in every place where a caller can put bytes.
-fn laden(home: &Forger, good: &RecognizeRequest) -> Vec<(&'static str, RecognizeRequest)> {
+pub(crate) fn laden(home: &Forger, good: &RecognizeRequest) -> Vec<(&'static str, RecognizeRequest)> {
     let consent = home.consent();
     let text = format!("{NAME}{NUMBER}");
     let stranger = SigningKey::generate(Suite::Ed25519);

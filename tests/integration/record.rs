@@ -51,6 +51,7 @@ const STATEMENT: i64 = 11;
 const POLICY: i64 = 12;
 const EXCHANGE: i64 = 13;
 const REASON: i64 = 14;
+const TRACE: i64 = 15;
 
 type Entry = BTreeMap<i64, Value>;
 
@@ -136,6 +137,8 @@ fn assert_query(name: &str, entry: &Entry, request: &RecognizeRequest) {
     assert_eq!((uint(KIND), uint(POLICY)), (Some(1), Some(policy)), "{name}: another kind or policy");
     let id = entry.get(&EXCHANGE).and_then(Value::as_bytes).map(Vec::len);
     assert_eq!(id, Some(16), "{name}: no exchange id");
+    let trace = entry.get(&TRACE).and_then(Value::as_bytes).map(Vec::len);
+    assert_eq!(trace, Some(16), "{name}: no trace id");
 }
 
 fn assert_answered(name: &str, entry: &Entry, request: &RecognizeRequest, answer: &RecognizeResponse) {

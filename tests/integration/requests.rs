@@ -191,7 +191,7 @@ fn presentations_that_no_venue_sends_on() {
         ("version 2", text(&[0x84, 2, 0x40, 0xf6, 0x40]), malformed("not version 1")),
         ("4 KiB", "T".repeat(MAX_TEXT_BYTES + 1), at(Reason::ObjectTooLarge).with("max_bytes", MAX_TEXT_BYTES)),
     ] {
-        want.check(name, Presentation::from_text(&text).map_err(|refusal| refusal.to_status()));
+        want.unsent().check(name, Presentation::from_text(&text).map_err(|refusal| refusal.to_status()));
     }
 }
 

@@ -12,15 +12,21 @@
 //! cases         bad requests at one station, and something good after each
 //! want          what a refusal looks like to whoever called
 //! log           every log line of this process
+//! needles       the search for what must be nowhere
+//! program       the gateway and a node as processes of their own
+//! collector     whoever they export their traces and metrics to
 //! ```
 
 pub(crate) mod cases;
 pub(crate) mod certificates;
+pub(crate) mod collector;
 pub(crate) mod device;
 pub(crate) mod forge;
 pub(crate) mod gateway;
 pub(crate) mod log;
+pub(crate) mod needles;
 pub(crate) mod node;
+pub(crate) mod program;
 pub(crate) mod want;
 pub(crate) mod wire;
 

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 use tonic_types::StatusExt as _;
 
-use crate::sandbox::{Sandbox, member, node, shared, venue};
+use crate::sandbox::{Sandbox, member, node, shared, venue, want::is_trace_id};
 
 const STATION: &str = "44/station/guangzhou-south";
 /// Far longer than any answer takes.
@@ -67,6 +67,7 @@ fn reason(item: &Item) -> (Code, String) {
             let status = tonic::Status::with_details(Code::from_i32(status.code), status.message.clone(), bytes.into());
             let info = status.get_details_error_info().expect("an error says its reason");
             assert_eq!(info.domain, "tongxing");
+            assert!(is_trace_id(&info.metadata["trace_id"]), "an item's error names its trace");
             (status.code(), info.reason)
         }
     }
@@ -159,5 +160,6 @@ async fn a_message_that_is_too_large_ends_the_stream_with_its_reason() {
     let status = timeout(PATIENCE, lane.answers.message()).await.expect("an end in time").expect_err("an error");
     let info = status.get_details_error_info().expect("it says its reason");
     assert_eq!((status.code(), info.reason.as_str()), (Code::ResourceExhausted, "REQUEST_TOO_LARGE"));
+    assert!(is_trace_id(&info.metadata["trace_id"]), "the end names the stream's trace");
     assert_eq!(proto::refusal::Refusal::reason_of(&status), Some(Reason::RequestTooLarge));
 }

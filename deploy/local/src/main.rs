@@ -42,7 +42,8 @@ const BAD_CONFIGURATION: u8 = 64;
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // The demonstration provokes refusals; its lines say what came of them.
-    peer::logging::start(if matches!(arguments.command, Some(Command::Demo)) { "error" } else { "warn" });
+    let log = if matches!(arguments.command, Some(Command::Demo)) { "error" } else { "warn" };
+    let _telemetry = peer::telemetry::start(log, "tongxing");
     let options = &arguments.options;
     let done = match &arguments.command {
         None | Some(Command::Up) => up::run(options).await,

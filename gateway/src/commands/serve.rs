@@ -9,8 +9,7 @@ use proto::{random::SystemRandom, time::SystemClock};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// The exit code for a configuration that cannot be used.
-const BAD_CONFIGURATION: u8 = 64;
+use crate::commands::BAD_CONFIGURATION;
 
 /// How to serve.
 #[derive(clap::Args)]

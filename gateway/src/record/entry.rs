@@ -1,6 +1,7 @@
 //! What a record says: who asked, where, why, under which consent, and what they learned. Deterministic CBOR, so that the
 //! log can hash it.
 
+use peer::trace::TraceId;
 use proto::{
     cbor::MapBuilder,
     contract::recognition::{Outcome, Source},
@@ -27,6 +28,7 @@ const STATEMENT: i64 = 11;
 const POLICY: i64 = 12;
 const EXCHANGE: i64 = 13;
 const REASON: i64 = 14;
+const TRACE: i64 = 15;
 
 /// One exchange, on its home member's log.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ pub(crate) struct Entry {
     pub(crate) policy_version: u64,
     /// The exchange's id, in the answer too.
     pub(crate) exchange_id: [u8; 16],
+    /// The trace it belongs to, in logs and errors too.
+    pub(crate) trace_id: TraceId,
     /// How it ended.
     pub(crate) ending: Ending,
 }
@@ -84,7 +88,8 @@ impl Entry {
             .put(CTI, self.cti.0.to_vec())
             .put(KIND, self.kind.number())
             .put(POLICY, self.policy_version)
-            .put(EXCHANGE, self.exchange_id.to_vec());
+            .put(EXCHANGE, self.exchange_id.to_vec())
+            .put(TRACE, self.trace_id.bytes().to_vec());
         match &self.ending {
             Ending::Answered { outcome, source, statement } => map
                 .put(OUTCOME, *outcome as i32)

@@ -173,6 +173,7 @@ fn commit<'a>(
 mod tests {
     use super::super::entry::{Ending, Entry, RefusalEntry};
     use super::*;
+    use peer::trace::Trace;
     use proto::{
         contract::recognition::{Outcome, Source},
         identity::PeerId,
@@ -196,6 +197,7 @@ mod tests {
             kind: Kind::Own,
             policy_version: 1,
             exchange_id: [2; 16],
+            trace_id: Trace::of_span(&tracing::Span::none(), None).id(),
             ending: Ending::Answered { outcome: Outcome::Status, source: Source::Home, statement: Some([3; 16]) },
         }
     }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use proto::identity::{FederationDomain, PeerId};
+use proto::{
+    identity::{FederationDomain, PeerId},
+    time::UnixTime,
+};
 use rustls::{
     SignatureScheme,
     client::ResolvesClientCert,
@@ -17,6 +20,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use thiserror::Error;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::verifier;
 
@@ -79,6 +83,11 @@ impl Credentials {
         Ok(true)
     }
 
+    /// When the certificate ends.
+    pub fn expires_at(&self) -> Option<UnixTime> {
+        expires_at(self.current.load().cert.first()?)
+    }
+
     /// Who the certificate says we are.
     pub fn id(&self) -> &PeerId {
         &self.id
@@ -105,6 +114,12 @@ impl ResolvesClientCert for Credentials {
     fn has_certs(&self) -> bool {
         true
     }
+}
+
+/// When a certificate ends; `None` for what is no certificate.
+pub fn expires_at(der: &[u8]) -> Option<UnixTime> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(UnixTime::from_secs(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0)))
 }
 
 /// Refuses a secret's file that others than its owner can read.

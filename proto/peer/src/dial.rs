@@ -3,18 +3,22 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use hyper_util::rt::TokioIo;
+use proto::time;
 use rustls::{
     ClientConfig,
     client::{Resumption, danger::ServerCertVerifier as _},
     version::TLS13,
 };
-use rustls_pki_types::{ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -28,6 +32,7 @@ use tracing::warn;
 
 use crate::{
     accept::{CertificateTime, provider},
+    credentials,
     serve::Standing,
     verifier::{Expected, ServerVerifier},
 };
@@ -53,6 +58,21 @@ impl Default for DialLimits {
     }
 }
 
+/// What the peer showed at the latest handshake of a channel.
+#[derive(Clone, Debug, Default)]
+pub struct Shown(Arc<AtomicU64>);
+
+impl Shown {
+    /// When its certificate ends, once there was a handshake.
+    pub fn expires_at(&self) -> Option<time::UnixTime> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|seconds| *seconds > 0).map(time::UnixTime::from_secs)
+    }
+
+    fn note(&self, expires_at: time::UnixTime) {
+        self.0.store(expires_at.as_secs(), Ordering::Relaxed);
+    }
+}
+
 /// A channel to `address` (`host:port`), which must be whom we expect. It connects when first used and again when needed,
 /// each time by the trust and the certificate of that moment.
 ///
@@ -64,6 +84,20 @@ pub fn channel(
     expected: Expected,
     limits: DialLimits,
 ) -> Result<Channel, tonic::transport::Error> {
+    watched_channel(standing, address, expected, limits, Shown::default())
+}
+
+/// The same, taking note of what the peer shows.
+///
+/// # Errors
+/// If the address is not `host:port`.
+pub fn watched_channel(
+    standing: &Standing,
+    address: &str,
+    expected: Expected,
+    limits: DialLimits,
+    shown: Shown,
+) -> Result<Channel, tonic::transport::Error> {
     let endpoint = Endpoint::try_from(format!("http://{address}"))?
         .http2_keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout)
@@ -71,11 +105,15 @@ pub fn channel(
         .http2_max_header_list_size(16 * 1024);
     let (standing, address) = (standing.clone(), Arc::<str>::from(address));
     let connector = service_fn(move |_: Uri| {
-        let (standing, address) = (standing.clone(), address.clone());
+        let (standing, address, shown) = (standing.clone(), address.clone(), shown.clone());
         async move {
             let connecting = connect(&standing, &address, expected);
             let connected = timeout(limits.connect_timeout, connecting).await;
-            connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(TokioIo::new)
+            let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            if let Some(end) = stream.chain().first().and_then(|leaf| credentials::expires_at(leaf)) {
+                shown.note(end);
+            }
+            Ok::<_, io::Error>(TokioIo::new(stream))
         }
     });
     Ok(endpoint.connect_with_connector_lazy(connector))
@@ -122,12 +160,17 @@ struct TrustedStream {
 }
 
 impl TrustedStream {
+    /// What the peer showed, leaf first.
+    fn chain(&self) -> &[CertificateDer<'static>] {
+        self.stream.get_ref().1.peer_certificates().unwrap_or_default()
+    }
+
     fn check(&mut self) -> io::Result<()> {
         if !self.changed.has_changed().unwrap_or(false) {
             return Ok(());
         }
         self.changed.mark_unchanged();
-        let chain = self.stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let chain = self.chain();
         let ended = || io::Error::new(io::ErrorKind::ConnectionReset, "trust in this peer has ended");
         let (leaf, intermediates) = chain.split_first().ok_or_else(ended)?;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(self.standing.trust.clock().now().as_secs()));

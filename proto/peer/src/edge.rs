@@ -1,14 +1,14 @@
 //! The stack of every server, in one place, because its order is policy. Outermost first:
 //!
 //! ```text
-//! telemetry   sees every call, refused ones too
+//! telemetry   sees every call, refused ones too; says in an error which trace it belongs to
 //! rescue      whatever status leaves, leaves with a documented reason
 //! identity    who calls, and may that role call this
 //! admission   is there room, in all and for this caller
 //! deadline    the caller's, or the server's own if that is shorter
 //! ```
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -17,16 +17,20 @@ use axum::{
     middleware::{Next, from_fn_with_state},
     response::Response,
 };
-use proto::refusal::{Blame, Reason, Refusal};
+use proto::refusal::{Blame, Reason, Refusal, traced};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 use tower::ServiceBuilder;
-use tracing::{Instrument, Level, error, span};
+use tracing::{
+    Instrument, error, error_span,
+    field::{Empty, debug},
+};
 
 use crate::{
     access::{Access, Caller},
     admission::{Admission, Place},
     metrics::CallMetrics,
+    trace::Trace,
 };
 
 /// What the stack needs.
@@ -44,6 +48,8 @@ pub struct Edge {
     pub blame: Blame,
     /// What is measured.
     pub metrics: CallMetrics,
+    /// Whose calls these are, for logs and traces: many programs may live in one process.
+    pub id: Arc<str>,
 }
 
 /// The instant by which a call must have its answer; in the extensions of every request.
@@ -58,7 +64,7 @@ impl Edge {
     pub fn around(self, routes: Router) -> Router {
         routes.layer(
             ServiceBuilder::new()
-                .layer(from_fn_with_state(self.metrics.clone(), telemetry))
+                .layer(from_fn_with_state((self.metrics, self.id), telemetry))
                 .layer(from_fn_with_state((self.max_request_bytes, self.blame), rescue))
                 .layer(from_fn_with_state(self.access, identity))
                 .layer(from_fn_with_state((self.admission, self.blame), admission))
@@ -67,13 +73,47 @@ impl Edge {
     }
 }
 
-async fn telemetry(State(metrics): State<CallMetrics>, request: Request, next: Next) -> Response {
+/// The call's span is of level ERROR so that every log line within shows its trace, whatever the log's level.
+async fn telemetry(State((metrics, id)): State<(CallMetrics, Arc<str>)>, mut request: Request, next: Next) -> Response {
     let method = metrics.method(request.uri().path());
     let started = Instant::now();
-    let span = span!(Level::INFO, "call", method);
-    let response = next.run(request).instrument(span).await;
-    metrics.record(method, code_of(&response), started.elapsed());
-    response
+    let span = error_span!(
+        "call",
+        server = %id,
+        method,
+        trace_id = Empty,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        rpc.system.name = "grpc",
+        rpc.method = method,
+        rpc.response.status_code = Empty,
+    );
+    let trace = Trace::of_span(&span, Trace::of_headers(request.headers()));
+    request.extensions_mut().insert(trace);
+    let response = next.run(request).instrument(span.clone()).await;
+    let code = code_of(&response);
+    span.record("rpc.response.status_code", debug(code));
+    if is_ours_to_mend(code) {
+        span.record("otel.status_code", "ERROR");
+    }
+    metrics.record(method, code, started.elapsed());
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok => traced(&status, trace.id()).into_http::<Body>(),
+        _ => response,
+    }
+}
+
+/// The codes by which a server's span is an error (OpenTelemetry's conventions for gRPC).
+const fn is_ours_to_mend(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
 }
 
 /// Statuses made by the gRPC library itself have no details; here they get a documented reason.

@@ -14,6 +14,8 @@
 //! serve         one server: gRPC with health and reflection, and a private listener for metrics
 //! files         what is its owner's alone
 //! dial          calls to a peer whose identity is known beforehand
+//! trace         the trace that a call belongs to
+//! telemetry     a program's log, its traces and metrics, and the way to a collector (otlp)
 //! ```
 //!
 //! It is beside the protocol, not in it: [`proto`] has no I/O.
@@ -28,11 +30,13 @@ pub mod edge;
 pub mod files;
 pub mod health;
 pub mod limits;
-pub mod logging;
 pub mod metrics;
+mod otlp;
 pub mod private;
 pub mod revocation;
 pub mod serve;
+pub mod telemetry;
+pub mod trace;
 pub mod trust;
 pub mod verifier;
 

@@ -1,15 +1,25 @@
-//! Metrics: one OpenTelemetry meter per program, read by Prometheus from the private listener. Labels never name a person,
-//! a handle or a token (I6).
+//! Metrics: one OpenTelemetry meter per program, read by Prometheus from the private listener and, where a collector is
+//! named, sent to it. Labels never name a person, a handle or a token (I6).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 use opentelemetry::{
     KeyValue,
     metrics::{Histogram, Meter, MeterProvider as _},
 };
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use prometheus::{Encoder, Registry, TextEncoder};
+use proto::identity::PeerId;
+use tokio::{sync::oneshot, time::timeout};
 use tonic::Code;
+
+use crate::{
+    otlp::{self, Signal},
+    telemetry::resource,
+};
+
+/// How long the last values have to reach the collector when a program ends.
+const FLUSH: Duration = Duration::from_millis(500);
 
 /// A program's metrics.
 #[derive(Clone, Debug)]
@@ -25,8 +35,9 @@ pub struct Metrics {
 pub struct MetricsError(String);
 
 impl Metrics {
-    /// A registry of its own, so that many programs can live in one process.
-    pub fn new() -> Result<Self, MetricsError> {
+    /// Those of the program `service` that is the peer `id`; a registry of its own, so that many programs can live in one
+    /// process. They are exported by the runtime this is called in.
+    pub fn new(service: &'static str, id: &PeerId) -> Result<Self, MetricsError> {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
@@ -34,8 +45,17 @@ impl Metrics {
             .scope_info_enabled(false)
             .build()
             .map_err(|error| MetricsError(error.to_string()))?;
-        let provider = SdkMeterProvider::builder().with_reader(exporter).build();
-        Ok(Self { registry, provider: Arc::new(provider) })
+        let provider =
+            SdkMeterProvider::builder().with_resource(resource(service, &id.to_string())).with_reader(exporter);
+        let provider = match otlp::metrics() {
+            Some(Ok(exporter)) => provider.with_reader(PeriodicReader::builder(exporter).build()),
+            Some(Err(error)) => {
+                otlp::say_unusable(Signal::Metrics, &error);
+                provider
+            }
+            None => provider,
+        };
+        Ok(Self { registry, provider: Arc::new(provider.build()) })
     }
 
     /// The meter to make instruments of.
@@ -50,6 +70,33 @@ impl Metrics {
             .encode(&self.registry.gather(), &mut text)
             .map_err(|error| MetricsError(error.to_string()))?;
         String::from_utf8(text).map_err(|error| MetricsError(error.to_string()))
+    }
+
+    /// A counter's sums by one of its labels; `name` as Prometheus has it.
+    pub fn counts(&self, name: &str, label: &str) -> BTreeMap<String, u64> {
+        let families = self.registry.gather();
+        let mut counts = BTreeMap::new();
+        for metric in families.iter().filter(|family| family.name() == name).flat_map(|family| family.get_metric()) {
+            if let Some(pair) = metric.get_label().iter().find(|pair| pair.name() == label) {
+                // A counter of whole things: exact up to 2⁵³.
+                *counts.entry(pair.value().to_owned()).or_default() += metric.get_counter().get_value() as u64;
+            }
+        }
+        counts
+    }
+
+    /// Hands the last values over and ends, in half a second whatever the collector does.
+    pub async fn close(self) {
+        let (done, ended) = oneshot::channel();
+        // Not one of the runtime's threads: those it would wait for.
+        let ending = thread::Builder::new().name("metrics".into()).spawn(move || {
+            // A collector that is not there has been told of once, and whoever waited may have given up.
+            let _ = self.provider.shutdown();
+            let _ = done.send(());
+        });
+        if ending.is_ok() {
+            let _ = timeout(FLUSH, ended).await;
+        }
     }
 }
 
@@ -85,5 +132,22 @@ impl CallMetrics {
         let labels =
             [KeyValue::new("rpc.method", method), KeyValue::new("rpc.response.status_code", format!("{code:?}"))];
         self.duration.record(took.as_secs_f64(), &labels);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_summed_by_a_label() {
+        let metrics = Metrics::new("test", &PeerId::gateway("1").unwrap()).unwrap();
+        let counter = metrics.meter().u64_counter("things").build();
+        for (kind, colour, count) in [("a", "green", 1), ("a", "red", 2), ("b", "red", 4)] {
+            counter.add(count, &[KeyValue::new("kind", kind), KeyValue::new("colour", colour)]);
+        }
+        assert_eq!(metrics.counts("things_total", "kind"), [("a".to_owned(), 3), ("b".to_owned(), 4)].into());
+        assert_eq!(metrics.counts("things_total", "size"), BTreeMap::new());
+        assert_eq!(metrics.counts("others_total", "kind"), BTreeMap::new());
     }
 }

@@ -1,9 +1,15 @@
 //! The private listener: plain HTTP for operators, on loopback unless the configuration says otherwise in so many words.
-//! `/metrics`, `/healthz`, `/readyz`; nothing of a person is in any of them (I6).
+//! `/metrics`, `/healthz`, `/readyz`, and `/status` where a program has one; nothing of a person is in any of them (I6).
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
 use proto::refusal::reason_name;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -11,11 +17,29 @@ use tracing::warn;
 
 use crate::{health::Impaired, metrics::Metrics, trust::TrustStore};
 
+/// What a program says of itself when it is asked, as JSON.
+#[derive(Clone)]
+pub struct StatusPage(Arc<dyn Fn() -> String + Send + Sync>);
+
+impl StatusPage {
+    /// Made anew for everybody who asks.
+    pub fn new(page: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self(Arc::new(page))
+    }
+}
+
+impl fmt::Debug for StatusPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a status page")
+    }
+}
+
 #[derive(Clone)]
 struct Private {
     metrics: Metrics,
     trust: Arc<TrustStore>,
     impaired: Impaired,
+    status: Option<StatusPage>,
     draining: CancellationToken,
 }
 
@@ -25,6 +49,7 @@ pub async fn serve(
     metrics: Metrics,
     trust: Arc<TrustStore>,
     impaired: Impaired,
+    status: Option<StatusPage>,
     draining: CancellationToken,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
@@ -32,7 +57,8 @@ pub async fn serve(
         .route("/metrics", get(scrape))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(Private { metrics, trust, impaired, draining });
+        .route("/status", get(status_page))
+        .with_state(Private { metrics, trust, impaired, status, draining });
     axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
@@ -41,6 +67,11 @@ async fn scrape(State(private): State<Private>) -> Result<String, StatusCode> {
         warn!(%error, "metrics cannot be shown");
         StatusCode::INTERNAL_SERVER_ERROR
     })
+}
+
+async fn status_page(State(private): State<Private>) -> impl IntoResponse {
+    let page = private.status.ok_or(StatusCode::NOT_FOUND)?;
+    Ok::<_, StatusCode>(([(CONTENT_TYPE, "application/json")], (page.0)()))
 }
 
 /// Ready while calls can be answered and nobody has asked to stop.

@@ -53,6 +53,8 @@ pub struct Service {
     pub edge: Edge,
     /// Whether it cannot answer for now.
     pub impaired: Impaired,
+    /// What it says of itself on the private listener, beside its metrics.
+    pub status: Option<private::StatusPage>,
     /// Its bounds.
     pub limits: ServerLimits,
 }
@@ -104,8 +106,15 @@ pub async fn serve(
         service.limits.accept,
         shutdown.clone(),
     )?;
-    let private =
-        private::serve(listeners.private, metrics, standing.trust.clone(), impaired, shutdown.clone(), stopped.clone());
+    let private = private::serve(
+        listeners.private,
+        metrics.clone(),
+        standing.trust.clone(),
+        impaired,
+        service.status,
+        shutdown.clone(),
+        stopped.clone(),
+    );
     let private = tokio::spawn(private);
     let follow = tokio::spawn(follow_files(standing, service.limits.reload_every, shutdown.clone()));
     let server = Server::builder()
@@ -125,7 +134,7 @@ pub async fn serve(
     };
     shutdown.cancel();
     stopped.cancel();
-    let private = timeout(Duration::from_secs(1), private).await;
+    let (private, ()) = tokio::join!(timeout(Duration::from_secs(1), private), metrics.close());
     follow.abort();
     health.abort();
     ended?;

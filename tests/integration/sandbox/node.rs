@@ -14,7 +14,7 @@ use proto::contract::province::{
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Server};
 
 use super::Sandbox;
 
@@ -25,6 +25,7 @@ type Script = dyn Fn(LookupRequest) -> Option<Result<LookupResponse, Status>> + 
 pub(crate) struct FakeNode {
     pub(crate) address: String,
     script: Arc<Mutex<Arc<Script>>>,
+    heard: Arc<Mutex<Vec<MetadataMap>>>,
     _serving: DropGuard,
 }
 
@@ -36,10 +37,18 @@ impl FakeNode {
     ) {
         *self.script.lock().unwrap() = Arc::new(script);
     }
+
+    /// The metadata of all lookups so far.
+    pub(crate) fn heard(&self) -> Vec<MetadataMap> {
+        self.heard.lock().unwrap().clone()
+    }
 }
 
 #[derive(Clone)]
-struct Scripted(Arc<Mutex<Arc<Script>>>);
+struct Scripted {
+    script: Arc<Mutex<Arc<Script>>>,
+    heard: Arc<Mutex<Vec<MetadataMap>>>,
+}
 
 impl fmt::Debug for Scripted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,7 +59,8 @@ impl fmt::Debug for Scripted {
 #[tonic::async_trait]
 impl ProvinceService for Scripted {
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
-        let script = self.0.lock().unwrap().clone();
+        self.heard.lock().unwrap().push(request.metadata().clone());
+        let script = self.script.lock().unwrap().clone();
         match script(request.into_inner()) {
             Some(answer) => answer.map(Response::new),
             None => std::future::pending().await,
@@ -75,10 +85,12 @@ pub(crate) async fn fake(
     let limits = AcceptLimits::default();
     let incoming = accept(listener, standing.trust, standing.credentials, limits, shutdown.clone()).expect("TLS");
     let script: Arc<Mutex<Arc<Script>>> = Arc::new(Mutex::new(Arc::new(script)));
-    let service = ProvinceServiceServer::new(Scripted(script.clone()));
+    let heard = Arc::default();
+    let scripted = Scripted { script: script.clone(), heard: Arc::clone(&heard) };
+    let service = ProvinceServiceServer::new(scripted);
     let ended = shutdown.clone().cancelled_owned();
     tokio::spawn(Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, ended));
-    FakeNode { address, script, _serving: shutdown.drop_guard() }
+    FakeNode { address, script, heard, _serving: shutdown.drop_guard() }
 }
 
 /// A statement as an answer.

@@ -15,12 +15,13 @@ pub(crate) struct Want {
     metadata: BTreeMap<String, String>,
     field: Option<&'static str>,
     retry: bool,
+    sent: bool,
 }
 
 /// A refusal that the caller can mend.
 pub(crate) fn want(reason: Reason, code: Code) -> Want {
     let metadata = BTreeMap::from([("source".to_owned(), "caller".to_owned())]);
-    Want { reason, code, metadata, field: None, retry: false }
+    Want { reason, code, metadata, field: None, retry: false, sent: true }
 }
 
 impl Want {
@@ -52,6 +53,12 @@ impl Want {
         self
     }
 
+    /// No server sent it, so that it belongs to no trace.
+    pub(crate) fn unsent(mut self) -> Self {
+        self.sent = false;
+        self
+    }
+
     /// Asserts that a call ended just so.
     pub(crate) fn check<T: fmt::Debug>(&self, name: &str, result: Result<T, Status>) {
         let status = match result {
@@ -64,7 +71,9 @@ impl Want {
         assert_eq!(info.reason, expected, "{name}: another reason ({:?})", info.metadata);
         assert_eq!(info.domain, "tongxing", "{name}: another domain");
         assert_eq!(status.code(), self.code, "{name}: another gRPC code");
-        let metadata: BTreeMap<_, _> = info.metadata.into_iter().collect();
+        let mut metadata: BTreeMap<_, _> = info.metadata.into_iter().collect();
+        let trace = metadata.remove("trace_id");
+        assert_eq!(trace.is_some_and(|trace| is_trace_id(&trace)), self.sent, "{name}: a trace is named, or is not");
         assert_eq!(metadata, self.metadata, "{name}: other metadata");
         let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
         let fields: Vec<_> = violations.iter().map(|violation| violation.field.as_str()).collect();
@@ -73,6 +82,11 @@ impl Want {
         assert_eq!(status.get_details_retry_info().is_some(), self.retry, "{name}: RetryInfo is there, or is not");
         assert!(!status.message().is_empty(), "{name}: an empty message");
     }
+}
+
+/// Whether it is a trace's id: 32 lower-case hexadecimal digits.
+pub(crate) fn is_trace_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The reason of a refusal whose details another test holds.
