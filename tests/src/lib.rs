@@ -1,1 +1,3 @@
-//! placeholder
+//! Whatever needs both sides: tools beside the tests.
+
+pub mod load;

@@ -1,0 +1,323 @@
+//! `load`: an open-loop load driver, and what a recognition costs beside a bare echo. Only addresses of this machine.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use peer::{
+    dial::{self, DialLimits},
+    serve::Standing,
+    verifier::Expected,
+};
+use prost::Message as _;
+use proto::{
+    contract::recognition::{RecognizeRequest, recognition_service_client::RecognitionServiceClient},
+    member::Member,
+    random::SystemRandom,
+    refusal::{Refusal, reason_name},
+    time::{Clock, SystemClock},
+    venue::VenueId,
+};
+use tests::load::{
+    drive::drive,
+    echo,
+    process::{Program, Used},
+    report::{Round, median},
+    schedule::{Arrivals, schedule},
+    travelers::Travelers,
+};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tongxing::{
+    addresses::{Bound, Ports},
+    desk::Desk,
+    layout::Layout,
+    options::PolicyName,
+    prepare::{Lock, Plan, prepare},
+};
+use tonic::{Status, transport::Channel};
+
+/// How long one request may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the programs have to begin.
+const START: Duration = Duration::from_secs(30);
+
+/// Load at a rate, on this machine.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Ask the gateway of a running federation.
+    Recognize {
+        /// Its state directory.
+        #[arg(long, default_value = ".tongxing")]
+        dir: PathBuf,
+        #[command(flatten)]
+        demand: Demand,
+    },
+    /// Start gateway, nodes and echo as programs of their own, and ask echo and gateway by turns.
+    Compare {
+        /// How many rounds of each.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        #[command(flatten)]
+        demand: Demand,
+    },
+    /// Serve the echo.
+    #[command(hide = true)]
+    EchoServer {
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        answer: PathBuf,
+    },
+}
+
+/// What is demanded.
+#[derive(Args, Clone)]
+struct Demand {
+    /// Requests a second.
+    #[arg(long, default_value_t = 200.0, value_parser = positive)]
+    rate: f64,
+    /// How long.
+    #[arg(long, default_value = "10s", value_parser = humantime_serde::re::humantime::parse_duration)]
+    duration: Duration,
+    /// How long before that, uncounted.
+    #[arg(long, default_value = "2s", value_parser = humantime_serde::re::humantime::parse_duration)]
+    warmup: Duration,
+    /// How requests are spread.
+    #[arg(long, value_enum, default_value_t = Arrivals::Uniform)]
+    arrivals: Arrivals,
+    /// Connections.
+    #[arg(long, default_value_t = 4)]
+    connections: usize,
+    /// Requests under way at most; what is due beyond is counted and not sent.
+    #[arg(long, default_value_t = 512)]
+    max_in_flight: usize,
+    /// Tokens in use; each request has a proof of its own.
+    #[arg(long, default_value_t = 256)]
+    tokens: usize,
+    /// The travelers' members.
+    #[arg(long, value_delimiter = ',', default_value = "44,51")]
+    members: Vec<Member>,
+    /// The venue that asks.
+    #[arg(long, default_value = "11/station/beijing-west")]
+    venue: VenueId,
+    /// One JSON object a round.
+    #[arg(long)]
+    json: bool,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|rate: &f64| (0.1..=1e6).contains(rate)).ok_or_else(|| "0.1 to 1000000".to_owned())
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Recognize { dir, demand } => recognize(&dir, &demand).await,
+        Command::Compare { rounds, demand } => compare(rounds, &demand).await,
+        Command::EchoServer { dir, listen, answer } => echo_server(&dir, listen, &answer).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn recognize(dir: &Path, demand: &Demand) -> Result<()> {
+    let desk = Desk::open(&Layout::new(dir), Arc::new(SystemClock))?;
+    let travelers = Arc::new(Travelers::enroll(&desk, &demand.members, demand.tokens).await?);
+    let standing = desk.standing(&desk.layout().venue(&demand.venue))?;
+    let asking = Asking::new(&standing, &desk.gateway_address()?, demand)?;
+    let round = asking.round("recognize", travelers, demand, &mut []).await?;
+    say(&round, demand);
+    Ok(())
+}
+
+/// Alternates echo and recognition, so that whatever else this machine does meets both.
+async fn compare(rounds: usize, demand: &Demand) -> Result<()> {
+    let temporary = tempfile::Builder::new().prefix("tongxing-load-").tempdir()?;
+    let layout = Layout::new(temporary.path());
+    let (desk, mut programs) = start(&layout, demand).await?;
+    let travelers = Arc::new(Travelers::enroll(&desk, &demand.members, demand.tokens).await?);
+    let standing = desk.standing(&desk.layout().venue(&demand.venue))?;
+    let gateway = Asking::new(&standing, &desk.gateway_address()?, demand)?;
+    let answer = layout.dir().join("answer");
+    std::fs::write(&answer, gateway.answer(travelers.request(0, &demand.venue)).await?)?;
+    let (mut echo_program, address) = start_echo(&layout, &answer).await?;
+    let echo = Asking::new(&standing, &address, demand)?;
+    let (mut echoes, mut recognitions) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let round = echo.round("echo", travelers.clone(), demand, std::slice::from_mut(&mut echo_program)).await?;
+        echoes.extend(round.cpu_us.values().copied());
+        say(&round, demand);
+        let round = gateway.round("recognize", travelers.clone(), demand, &mut programs).await?;
+        recognitions.extend(round.cpu_us.get("gateway").copied());
+        say(&round, demand);
+    }
+    if let (Some(echo), Some(gateway)) = (median(echoes), median(recognitions)) {
+        println!("median CPU: echo {echo:.0} µs, gateway {gateway:.0} µs a request, {:.1} times", gateway / echo);
+    }
+    Ok(())
+}
+
+fn say(round: &Round, demand: &Demand) {
+    if demand.json {
+        // A struct of numbers and words has a JSON form.
+        println!("{}", serde_json::to_string(round).unwrap_or_default());
+    } else {
+        println!("{}", round.line());
+    }
+}
+
+/// Connections to one address.
+struct Asking {
+    clients: Vec<RecognitionServiceClient<Channel>>,
+}
+
+impl Asking {
+    fn new(standing: &Standing, address: &str, demand: &Demand) -> Result<Self> {
+        let address: SocketAddr = address.parse().with_context(|| format!("{address}: not IP:PORT"))?;
+        if !address.ip().is_loopback() {
+            bail!("{address}: only this machine's own addresses are loaded");
+        }
+        let limits = DialLimits { connect_timeout: TIMEOUT, ..DialLimits::default() };
+        let dial = |_| {
+            let channel = dial::channel(standing, &address.to_string(), Expected::Gateway, limits)?;
+            Ok(RecognitionServiceClient::new(channel))
+        };
+        Ok(Self { clients: (0..demand.connections.max(1)).map(dial).collect::<Result<_>>()? })
+    }
+
+    /// One real answer's bytes.
+    async fn answer(&self, request: RecognizeRequest) -> Result<Vec<u8>> {
+        let client = self.clients.first().context("there is a connection")?;
+        Ok(client.clone().recognize(request).await?.into_inner().encode_to_vec())
+    }
+
+    async fn round(
+        &self,
+        what: &str,
+        travelers: Arc<Travelers>,
+        demand: &Demand,
+        programs: &mut [Program],
+    ) -> Result<Round> {
+        let send = |number: usize| {
+            let (mut client, travelers) = (self.clients[number % self.clients.len()].clone(), travelers.clone());
+            let venue = demand.venue.clone();
+            async move {
+                let mut request = tonic::Request::new(travelers.request(number, &venue));
+                request.set_timeout(TIMEOUT);
+                client.recognize(request).await.map_or_else(|status| word(&status), |_| "OK".to_owned())
+            }
+        };
+        let times = |lasts| schedule(demand.arrivals, demand.rate, lasts, &SystemRandom);
+        drive(&times(demand.warmup), demand.max_in_flight, send).await?;
+        let before: Vec<Used> = programs.iter_mut().map(Program::used).collect::<Result<_>>()?;
+        let driven = drive(&times(demand.duration), demand.max_in_flight, send).await?;
+        let mut round = Round::new(what, demand.rate, &driven);
+        for (program, before) in programs.iter_mut().zip(before) {
+            let after = program.used()?;
+            round.cost(program.name(), after.cpu.saturating_sub(before.cpu), after.resident);
+        }
+        Ok(round)
+    }
+}
+
+/// How a call that failed ended: its documented reason.
+fn word(status: &Status) -> String {
+    Refusal::reason_of(status).map_or_else(|| format!("{:?}", status.code()), |reason| reason_name(reason).to_owned())
+}
+
+/// A program that was built with this one.
+fn program(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let path = own.parent().context("this program is in a directory")?.join(name);
+    if !path.exists() {
+        bail!("{}: build it with the same profile: cargo build -p gateway -p province-stub", path.display());
+    }
+    Ok(path)
+}
+
+/// Prepares a federation and starts its gateway and nodes, each a program of its own.
+async fn start(layout: &Layout, demand: &Demand) -> Result<(Desk, Vec<Program>)> {
+    let mut members = demand.members.clone();
+    members.push(demand.venue.member());
+    let plan = Plan {
+        members: members.iter().map(Member::to_string).collect(),
+        people: 0,
+        gateways: 1,
+        policy: PolicyName::National,
+    };
+    let lock = Lock::take(layout)?;
+    let members = plan.members()?;
+    // Bound to find free ports, and let go for the programs to take.
+    let addresses = Bound::bind(&members, 1, Ports::Any).await?.addresses()?;
+    prepare(layout, &plan, &addresses, SystemClock.now())?;
+    drop(lock);
+    let mut programs = Vec::new();
+    let mut serve = |name: &str, binary: &str, config: PathBuf| -> Result<()> {
+        let config = config.display().to_string();
+        let log = layout.dir().join(format!("{name}.log"));
+        programs.push(Program::start(name, &program(binary)?, &["serve", "--config", &config], &log)?);
+        Ok(())
+    };
+    for member in &members {
+        serve(&format!("node-{member}"), "province-stub", layout.node(*member).join("node.toml"))?;
+    }
+    serve("gateway", "gateway", layout.gateway(1).join("gateway.toml"))?;
+    let desk = Desk::open(layout, Arc::new(SystemClock))?;
+    for address in members.iter().map(|member| desk.node_address(*member)).chain([desk.gateway_address()]) {
+        listening(&address?).await?;
+    }
+    Ok((desk, programs))
+}
+
+async fn start_echo(layout: &Layout, answer: &Path) -> Result<(Program, String)> {
+    let address = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.to_string();
+    let (dir, answer) = (layout.dir().display().to_string(), answer.display().to_string());
+    let arguments = ["echo-server", "--dir", &dir, "--listen", &address, "--answer", &answer];
+    let echo = Program::start("echo", &std::env::current_exe()?, &arguments, &layout.dir().join("echo.log"))?;
+    listening(&address).await?;
+    Ok((echo, address))
+}
+
+/// Waits until somebody listens.
+async fn listening(address: &str) -> Result<()> {
+    let deadline = Instant::now() + START;
+    while tokio::net::TcpStream::connect(address).await.is_err() {
+        if Instant::now() > deadline {
+            bail!("nobody listens on {address}");
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+async fn echo_server(dir: &Path, listen: SocketAddr, answer: &Path) -> Result<()> {
+    let layout = Layout::new(dir);
+    let standing = Desk::open(&layout, Arc::new(SystemClock))?.standing(&layout.gateway(1))?;
+    let stop = CancellationToken::new();
+    peer::serve::stop_on_signal(stop.clone())?;
+    echo::serve(TcpListener::bind(listen).await?, standing, &std::fs::read(answer)?, stop).await
+}
