@@ -113,7 +113,7 @@ impl UnverifiedRequest {
             return Err(Refusal::of(OBJECT, Reason::DeviceClockOff).with("seconds", issued_at.since(now)));
         }
         if now.since(issued_at) > MAX_AGE.as_secs() {
-            return Err(Refusal::of(OBJECT, Reason::Expired).with("seconds", now.since(issued_at)));
+            return Err(Refusal::of(OBJECT, Reason::Expired).with("seconds", now.since(issued_at.plus(MAX_AGE))));
         }
         Ok(self.request)
     }

@@ -1,4 +1,5 @@
-# What `run` and `vectors` share, sourced from the root: where the clients are, and the toolchains both use.
+# What `run`, `vectors` and `foreign-node` share, sourced from the root: where the clients are, and the toolchains that more
+# than one of them uses.
 
 readonly clients=tests/clients built=$PWD/target/clients
 mkdir -p "$built"
@@ -33,4 +34,16 @@ install_python() {
 
 needs_go() {
   have go
+}
+
+needs_java() {
+  have javac || return
+  have mvn || return
+  local version
+  version=$(javac -version 2>&1 | tr -dc '0-9.')
+  ((${version%%.*} >= 17)) || unable 'needs a JDK from 17 on'
+}
+
+build_java() {
+  mvn --batch-mode --quiet --file "$clients/java/pom.xml" compile
 }

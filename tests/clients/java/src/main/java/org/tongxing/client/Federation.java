@@ -37,11 +37,12 @@ final class Federation {
     long threshold = pinned.getLong("threshold");
 
     byte[] list = Files.readAllBytes(dir.resolve("trust-list.cose"));
-    for (CBORObject member : Signed.openDocument(Signed.TRUST_LIST, list, roots, threshold).get(5).getValues()) {
+    var trustList = Signed.openDocument(Signed.TRUST_LIST, list, roots, threshold).content();
+    for (CBORObject member : trustList.get(5).getValues()) {
       members.put(member.get(1).AsString(), member);
     }
     byte[] signedPolicy = Files.readAllBytes(dir.resolve("policy.cose"));
-    policy = Toml.parse(Signed.openDocument(Signed.POLICY, signedPolicy, roots, threshold).AsString());
+    policy = Toml.parse(Signed.openDocument(Signed.POLICY, signedPolicy, roots, threshold).content().AsString());
   }
 
   Map<String, PublicKey> consentKeys(String member) {

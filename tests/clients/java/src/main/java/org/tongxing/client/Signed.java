@@ -8,6 +8,7 @@ import java.security.KeyFactory;
 import java.security.KeyPair;
 import java.security.KeyPairGenerator;
 import java.security.MessageDigest;
+import java.security.PrivateKey;
 import java.security.PublicKey;
 import java.security.Signature;
 import java.security.interfaces.ECPublicKey;
@@ -29,37 +30,38 @@ import javax.crypto.spec.SecretKeySpec;
 /**
  * Signed objects: COSE in deterministic CBOR, as proto/*.cddl lays them out.
  *
- * <p>By hand on a CBOR library and the JDK: the COSE libraries do not know the fully specified algorithms −9 and −19 of
- * RFC 9864 yet, and what is left of COSE without them is the array that gets signed.
+ * <p>What a client needs, and those parts that a node needs too. By hand on a CBOR library and the JDK: the COSE
+ * libraries do not know the fully specified algorithms −9 and −19 of RFC 9864 yet, and what is left of COSE without
+ * them is the array that gets signed.
  */
-final class Signed {
+public final class Signed {
   /** {@code typ}, which keeps a signature over one kind of object from being taken for another. */
-  static final int TOKEN = 65001, PROOF = 65002, STATEMENT = 65003, TRUST_LIST = 65004, POLICY = 65005;
-  static final int CONSENT_REQUEST = 65007;
+  public static final int TOKEN = 65001, PROOF = 65002, STATEMENT = 65003, TRUST_LIST = 65004, POLICY = 65005;
+  public static final int CONSENT_REQUEST = 65007;
 
   /** {@code alg}: issuers and roots sign with Ed25519, devices with ECDSA on P-256. */
-  static final int ED25519 = -19, ESP256 = -9;
+  public static final int ED25519 = -19, ESP256 = -9;
 
   /** Header labels (RFC 9052 §3.1, RFC 9596). */
-  private static final int ALG = 1, KID = 4, TYP = 16;
+  public static final int ALG = 1, KID = 4, TYP = 16;
 
-  static final long CLOCK_LEEWAY = 30;
+  public static final long CLOCK_LEEWAY = 30;
   private static final long WEEK = 7 * 24 * 3600;
   private static final byte[] NOTHING = {};
 
   private Signed() {}
 
-  static void check(boolean holds, String otherwise) {
+  public static void check(boolean holds, String otherwise) {
     if (!holds) {
       throw new IllegalStateException(otherwise);
     }
   }
 
-  static long now() {
+  public static long now() {
     return Instant.now().getEpochSecond();
   }
 
-  static byte[] sha256(byte[]... parts) throws GeneralSecurityException {
+  public static byte[] sha256(byte[]... parts) throws GeneralSecurityException {
     var digest = MessageDigest.getInstance("SHA-256");
     for (byte[] part : parts) {
       digest.update(part);
@@ -70,11 +72,11 @@ final class Signed {
   // --- Deterministic CBOR (RFC 8949 §4.2.1) --------------------------------------------------------------------------
 
   /** The library's plain maps are in bytewise order, which is the deterministic one. */
-  static CBORObject map() {
+  public static CBORObject map() {
     return CBORObject.NewMap();
   }
 
-  static CBORObject array(Object... items) {
+  public static CBORObject array(Object... items) {
     var array = CBORObject.NewArray();
     for (Object item : items) {
       array.Add(item);
@@ -89,7 +91,7 @@ final class Signed {
   }
 
   /** Maps are closed: an entry that its .cddl file does not name is refused, never skipped. */
-  static void checkKeys(CBORObject map, Set<Integer> required, Set<Integer> optional) {
+  public static void checkKeys(CBORObject map, Set<Integer> required, Set<Integer> optional) {
     check(map.getType() == CBORType.Map, "not a map");
     var keys = new HashSet<Integer>();
     for (CBORObject key : map.getKeys()) {
@@ -119,12 +121,23 @@ final class Signed {
 
   static byte[] sign1(int typ, KeyPair key, byte[] kid, CBORObject claims, byte[] externalAad)
       throws GeneralSecurityException {
-    byte[] header = map().Add(ALG, ESP256).Add(KID, kid).Add(TYP, typ).EncodeToBytes();
+    return sign1(typ, ESP256, key.getPrivate(), kid, claims, externalAad);
+  }
+
+  /** COSE_Sign1 by any key: a device's, or (a node's) issuer's. */
+  public static byte[] sign1(int typ, int alg, PrivateKey key, byte[] kid, CBORObject claims, byte[] externalAad)
+      throws GeneralSecurityException {
+    byte[] header = map().Add(ALG, alg).Add(KID, kid).Add(TYP, typ).EncodeToBytes();
     byte[] payload = claims.EncodeToBytes();
-    var signer = Signature.getInstance("SHA256withECDSAinP1363Format"); // r ‖ s, not DER (RFC 9053 §2.1).
-    signer.initSign(key.getPrivate());
+    var signer = signature(alg);
+    signer.initSign(key);
     signer.update(array("Signature1", header, externalAad, payload).EncodeToBytes());
     return array(header, map(), payload, signer.sign()).EncodeToBytes();
+  }
+
+  /** The JDK's name of an algorithm. Of ECDSA the form r ‖ s, not DER (RFC 9053 §2.1). */
+  private static Signature signature(int alg) throws GeneralSecurityException {
+    return Signature.getInstance(alg == ESP256 ? "SHA256withECDSAinP1363Format" : "Ed25519");
   }
 
   /** The public half as a COSE_Key, the point compressed: of y there is only the sign. */
@@ -182,15 +195,23 @@ final class Signed {
     return HexFormat.of().formatHex(header.get(KID).GetByteString());
   }
 
-  private static void verify(PublicKey key, CBORObject sigStructure, byte[] signature) throws GeneralSecurityException {
-    var verifier = Signature.getInstance("Ed25519");
-    verifier.initVerify(key);
-    verifier.update(sigStructure.EncodeToBytes());
-    check(verifier.verify(signature), "the signature does not verify");
+  private static void verify(PublicKey key, CBORObject sigStructure, byte[] signature) {
+    check(verifies(ED25519, key, sigStructure, signature), "the signature does not verify");
+  }
+
+  public static boolean verifies(int alg, PublicKey key, CBORObject sigStructure, byte[] signature) {
+    try {
+      var verifier = signature(alg);
+      verifier.initVerify(key);
+      verifier.update(sigStructure.EncodeToBytes());
+      return verifier.verify(signature);
+    } catch (GeneralSecurityException e) {
+      return false; // A signature of another length, or a key of another algorithm.
+    }
   }
 
   /** Ed25519 keys of the trust list by their kid, which is computed and not carried. */
-  static Map<String, PublicKey> publicKeys(CBORObject keys) {
+  public static Map<String, PublicKey> publicKeys(CBORObject keys) {
     var byKid = new HashMap<String, PublicKey>();
     for (CBORObject key : keys.getValues()) {
       check(key.get(0).AsInt32Value() == ED25519, "a key of an unknown algorithm");
@@ -211,8 +232,10 @@ final class Signed {
 
   // --- What the roots sign: COSE_Sign by N of M ----------------------------------------------------------------------
 
-  /** The content of the trust list or the policy. */
-  static CBORObject openDocument(int typ, byte[] data, Map<String, PublicKey> roots, long threshold)
+  /** The trust list or the policy, in an edition that enough roots signed. The version has 64 bits and no sign. */
+  public record Opened(long version, long expires, CBORObject content) {}
+
+  public static Opened openDocument(int typ, byte[] data, Map<String, PublicKey> roots, long threshold)
       throws GeneralSecurityException {
     var document = decode(data);
     checkArray(document, 4);
@@ -220,6 +243,7 @@ final class Signed {
     byte[] payload = document.get(2).GetByteString();
     check(decode(header).equals(map().Add(TYP, typ)), "not a document of type " + typ);
     var signers = new HashSet<String>();
+    check(document.get(3).size() <= 16, "more signatures than there can be roots");
     for (CBORObject signature : document.get(3).getValues()) {
       checkArray(signature, 3);
       byte[] signatureHeader = signature.get(0).GetByteString();
@@ -233,11 +257,19 @@ final class Signed {
     check(signers.size() >= threshold, signers.size() + " roots signed, " + threshold + " must");
     var edition = decode(payload);
     checkKeys(edition, Set.of(1, 2, 4, 6), Set.of());
+    long version = version(edition);
     long expires = edition.get(4).AsInt64Value();
     long issued = edition.get(6).AsInt64Value();
     check(issued < expires && expires <= issued + WEEK, "a document lives a week at most");
     check(issued - CLOCK_LEEWAY <= now() && now() < expires, "the document does not hold now");
-    return edition.get(2);
+    return new Opened(version, expires, edition.get(2));
+  }
+
+  /** The version of an edition: 64 bits without a sign. */
+  public static long version(CBORObject edition) {
+    var version = edition.get(1).AsEIntegerValue();
+    check(version.signum() >= 0, "a version is not negative");
+    return version.ToInt64Unchecked();
   }
 
   // --- The sealed identity hint --------------------------------------------------------------------------------------
@@ -248,14 +280,19 @@ final class Signed {
   /** nonce ‖ ciphertext ‖ tag, 92 bytes for everybody. */
   static Hint openHint(byte[] sealed, byte[] k) throws GeneralSecurityException {
     check(sealed.length == 92, "not a sealed hint");
-    // HKDF-SHA256 (RFC 5869), which the JDK has from 25 on: extract with a salt of zeros, expand to one block.
-    byte[] extracted = hmac(new byte[32], k);
-    byte[] key = hmac(extracted, "tongxing/1/hint\1".getBytes(StandardCharsets.UTF_8));
+    byte[] key = hkdf(k, "tongxing/1/hint".getBytes(StandardCharsets.UTF_8), 32);
     var cipher = Cipher.getInstance("AES/GCM/NoPadding");
     cipher.init(Cipher.DECRYPT_MODE, new SecretKeySpec(key, "AES"), new GCMParameterSpec(128, sealed, 0, 12));
     byte[] plain = cipher.doFinal(sealed, 12, 80);
     var name = new String(plain, 2, plain[0], StandardCharsets.UTF_8);
     return new Hint(name, new String(plain, 2 + plain[0], plain[1], StandardCharsets.UTF_8));
+  }
+
+  /** HKDF-SHA256 (RFC 5869), which the JDK has from 25 on: extract with a salt of zeros, expand to one block. */
+  public static byte[] hkdf(byte[] key, byte[] info, int length) throws GeneralSecurityException {
+    byte[] block = Arrays.copyOf(info, info.length + 1);
+    block[info.length] = 1;
+    return Arrays.copyOf(hmac(hmac(new byte[32], key), block), length);
   }
 
   private static byte[] hmac(byte[] key, byte[] data) throws GeneralSecurityException {

@@ -1,0 +1,45 @@
+//! What the fuzzer begins with, and what it must not be able to forge: the objects of the test vectors.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+/// The files of the vectors, by what they are fuzzed as.
+const FILES: [(&str, &str); 7] = [
+    ("consent_request", include_str!("../../vectors/consent-request.json")),
+    ("policy", include_str!("../../vectors/policy.json")),
+    ("presentation", include_str!("../../vectors/presentation.json")),
+    ("proof", include_str!("../../vectors/proof.json")),
+    ("statement", include_str!("../../vectors/statement.json")),
+    ("token", include_str!("../../vectors/consent-token.json")),
+    ("trust_list", include_str!("../../vectors/trust-list.json")),
+];
+
+/// Every object of a target's vectors, by the vector's name: good ones and bad ones.
+pub fn objects(target: &str) -> &'static BTreeMap<String, Vec<u8>> {
+    static OBJECTS: LazyLock<BTreeMap<&str, BTreeMap<String, Vec<u8>>>> =
+        LazyLock::new(|| FILES.iter().map(|(name, text)| (*name, read(text))).collect());
+    OBJECTS.get(target).expect("the target has vectors")
+}
+
+fn read(text: &str) -> BTreeMap<String, Vec<u8>> {
+    let file: serde_json::Value = serde_json::from_str(text).expect("a file of vectors is JSON");
+    let vectors = file["vectors"].as_array().expect("a file of vectors has vectors");
+    let read = |vector: &serde_json::Value| {
+        let id = vector["id"].as_str().expect("a vector has an id").replace('/', "-");
+        let bytes = match (vector["bytes"].as_str(), vector["text"].as_str()) {
+            (Some(hex), _) => parse_hex(hex),
+            (None, text) => text.unwrap_or_default().as_bytes().to_vec(),
+        };
+        (id, bytes)
+    };
+    vectors.iter().map(read).collect()
+}
+
+/// The targets.
+pub fn targets() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|(name, _)| *name)
+}
+
+fn parse_hex(text: &str) -> Vec<u8> {
+    let digit = |i| u8::from_str_radix(&text[i..i + 2], 16).expect("bytes are hexadecimal");
+    (0..text.len()).step_by(2).map(digit).collect()
+}

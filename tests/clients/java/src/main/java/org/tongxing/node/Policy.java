@@ -1,0 +1,182 @@
+package org.tongxing.node;
+
+import static org.tongxing.client.Signed.check;
+
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.regex.Pattern;
+import org.tomlj.Toml;
+import org.tomlj.TomlArray;
+import org.tomlj.TomlTable;
+
+/** The national policy: what a node needs of it. All of it is checked, since a part that is wrong refuses the whole. */
+final class Policy {
+  private static final long MINUTE = 60, HOUR = 3600, DAY = 86_400;
+  private static final Pattern DURATION = Pattern.compile("([0-9]{1,9})([smhd])");
+  private static final Set<String> TEXT = Set.of("zh", "en");
+  private static final Set<String> MEANINGS = Set.of("green", "yellow", "red", "undetermined");
+  private static final Set<String> ANSWERS =
+      Set.of("green", "yellow", "red", "unknown", "undetermined", "unsubstantiated", "unreachable");
+
+  private final Map<String, Long> lives = new HashMap<>();
+  private final Map<String, Integer> grants = new HashMap<>();
+  private final Map<String, Map<String, String>> labels = new HashMap<>();
+  private final int liveConsents, devices;
+
+  /** Throws IllegalStateException where it is not a policy. */
+  Policy(String toml) {
+    var root = Toml.parse(toml);
+    check(!root.hasErrors(), "not TOML");
+    var parts = Set.of("name", "lives", "quotas", "grants", "labels", "rules", "authorities", "answers", "correction");
+    keys(root, "the policy", parts, Set.of("development"));
+    check(root.get("name") instanceof String, "name is not a text");
+    var development = root.contains("development") ? root.get("development") : false;
+    check(development instanceof Boolean, "development is true or false");
+    readLives(table(root, "lives"), (Boolean) development);
+    var quotas = table(root, "quotas");
+    keys(quotas, "quotas", Set.of("live_consents_per_traveler", "devices_per_traveler"), Set.of());
+    liveConsents = number(quotas, "live_consents_per_traveler", 16);
+    devices = number(quotas, "devices_per_traveler", 64);
+    readGrants(table(root, "grants"));
+    readLabels(table(root, "labels"));
+    checkRules(table(root, "rules"), table(root, "authorities"));
+    checkAnswers(table(root, "answers"));
+    texts(table(root, "correction"), "correction", TEXT);
+  }
+
+  /** How long a token of this kind lives at most. All lives are in seconds. */
+  long life(int kind) {
+    return lives.get(kind == Token.PAPER ? "paper" : "token");
+  }
+
+  long proofLife() {
+    return lives.get("proof");
+  }
+
+  long statementLife() {
+    return lives.get("statement");
+  }
+
+  long offlineLife() {
+    return lives.get("offline");
+  }
+
+  int liveConsents() {
+    return liveConsents;
+  }
+
+  int devices() {
+    return devices;
+  }
+
+  /** The scope that venues of a category may see for a purpose; null where they have no business. */
+  Integer grant(String category, String purpose) {
+    return grants.get(category + "." + purpose);
+  }
+
+  /** green, yellow, red or undetermined; null if the policy has no such label for this member. */
+  String meaning(String member, String label) {
+    return labels.getOrDefault(member, labels.get("default")).get(label);
+  }
+
+  private void readLives(TomlTable table, boolean development) {
+    var most = Map.of(
+        "token", DAY, "paper", 14 * DAY, "proof", development ? HOUR : MINUTE, "statement", HOUR, "offline", 600L,
+        "last_known_good", HOUR);
+    keys(table, "lives", most.keySet(), Set.of());
+    most.forEach((object, max) -> {
+      var matcher = DURATION.matcher(String.valueOf(table.get(object)));
+      check(matcher.matches(), "lives." + object + " is not a duration");
+      long unit = Map.of("s", 1L, "m", MINUTE, "h", HOUR, "d", DAY).get(matcher.group(2));
+      long life = Long.parseLong(matcher.group(1)) * unit;
+      boolean mayBeNone = object.equals("offline") || object.equals("last_known_good");
+      check(life <= max && (life > 0 || mayBeNone), "lives." + object + " is out of bounds");
+      lives.put(object, life);
+    });
+  }
+
+  private void readGrants(TomlTable table) {
+    for (String category : table.keySet()) {
+      check(Terms.CATEGORIES.contains(category), "grants." + category + " is no category");
+      var purposes = table(table, category);
+      for (String purpose : purposes.keySet()) {
+        String key = category + "." + purpose;
+        check(Terms.PURPOSES.contains(purpose), "grants." + key + " is no purpose");
+        int scope = 0;
+        for (Object word : list(purposes, purpose)) {
+          check(Terms.SCOPES.contains(word), "grants." + key + " has an unknown scope");
+          scope |= 1 << Terms.SCOPES.indexOf(word);
+        }
+        check((scope & Terms.LEVEL) != 0, "grants." + key + " has not the level");
+        grants.put(key, scope);
+      }
+    }
+  }
+
+  private void readLabels(TomlTable table) {
+    check(table.contains("default"), "labels.default is missing");
+    for (String member : table.keySet()) {
+      check(member.equals("default") || Terms.isMember(member), "labels." + member + " is no member");
+      var meanings = new HashMap<String, String>();
+      var own = table(table, member);
+      for (String label : own.keySet()) {
+        Object meaning = own.get(List.of(label));
+        check(Forms.isLabel(label) && MEANINGS.contains(meaning), "labels." + member + " has a wrong label");
+        meanings.put(label, (String) meaning);
+      }
+      labels.put(member, meanings);
+    }
+  }
+
+  private static void checkRules(TomlTable rules, TomlTable authorities) {
+    authorities.keySet().forEach(kind -> texts(table(authorities, kind), "authorities." + kind, TEXT));
+    for (String id : rules.keySet()) {
+      var rule = table(rules, id);
+      keys(rule, "rules." + id, Set.of("zh", "en", "levels", "authorities"), Set.of());
+      boolean levels = list(rule, "levels").stream().allMatch(List.of("yellow", "red")::contains);
+      boolean known = list(rule, "authorities").stream().allMatch(authorities.keySet()::contains);
+      check(Forms.bytes(id) <= Forms.MAX_RULE && levels && known, "rules." + id + " is out of bounds");
+    }
+  }
+
+  private static void checkAnswers(TomlTable answers) {
+    keys(answers, "answers", ANSWERS, Set.of());
+    for (String answer : ANSWERS) {
+      var advice = table(answers, answer);
+      texts(advice, "answers." + answer, Set.of("zh", "en", "decision"));
+      var decision = advice.getString("decision");
+      boolean passes = decision.equals("pass") && answer.equals("green");
+      check(passes || Set.of("assist", "stop").contains(decision), "answers." + answer + ": only a green may pass");
+    }
+  }
+
+  // --- TOML whose every key is accounted for -------------------------------------------------------------------------
+
+  private static void keys(TomlTable table, String name, Set<String> required, Set<String> optional) {
+    check(table.keySet().containsAll(required), name + " lacks a key");
+    boolean known = table.keySet().stream().allMatch(key -> required.contains(key) || optional.contains(key));
+    check(known, name + " has an unknown key");
+  }
+
+  private static void texts(TomlTable table, String name, Set<String> required) {
+    keys(table, name, required, Set.of());
+    check(required.stream().allMatch(key -> table.get(key) instanceof String), name + " holds texts");
+  }
+
+  private static TomlTable table(TomlTable parent, String key) {
+    check(parent.get(List.of(key)) instanceof TomlTable, key + " is not a table");
+    return parent.getTable(List.of(key));
+  }
+
+  private static List<Object> list(TomlTable parent, String key) {
+    check(parent.get(List.of(key)) instanceof TomlArray, key + " is not a list");
+    return parent.getArray(List.of(key)).toList();
+  }
+
+  private static int number(TomlTable table, String key, long max) {
+    check(table.get(key) instanceof Long number && number >= 1 && number <= max, key + " is out of bounds");
+    return table.getLong(key).intValue();
+  }
+}

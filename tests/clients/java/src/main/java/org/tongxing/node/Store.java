@@ -1,0 +1,223 @@
+package org.tongxing.node;
+
+import java.nio.file.Path;
+import java.security.SecureRandom;
+import java.sql.Connection;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.locks.ReentrantLock;
+import java.util.logging.Level;
+import java.util.logging.Logger;
+import org.sqlite.SQLiteConfig;
+import org.tongxing.error.v1.ErrorReason;
+
+/**
+ * What the node remembers, in one SQLite file. One connection, so one writer and one snapshot at a time; a transaction
+ * is on the disk when it returns.
+ *
+ * <p>The change log's numbers are given inside the transaction that makes the change, without gaps, in commit order.
+ */
+final class Store implements AutoCloseable {
+  /** How long past its end a consent may still be honoured by somebody's clock. Until then its changes are events. */
+  static final long HONOURED = 60;
+
+  private static final Logger LOG = Logger.getLogger(Store.class.getName());
+  private static final long WAIT_MILLISECONDS = 1000;
+  private static final long DAY = 86_400;
+  private static final List<String> SCHEMA =
+      List.of(
+          "CREATE TABLE IF NOT EXISTS document (name TEXT PRIMARY KEY, bytes BLOB NOT NULL) STRICT",
+          "CREATE TABLE IF NOT EXISTS head (only INTEGER PRIMARY KEY, epoch BLOB NOT NULL, seq INTEGER NOT NULL)"
+              + " STRICT",
+          "CREATE TABLE IF NOT EXISTS change (seq INTEGER PRIMARY KEY, cti BLOB NOT NULL, at INTEGER NOT NULL)"
+              + " STRICT",
+          "CREATE TABLE IF NOT EXISTS person (id INTEGER PRIMARY KEY, type INTEGER NOT NULL, number TEXT NOT NULL,"
+              + " name TEXT NOT NULL, UNIQUE (type, number)) STRICT",
+          "CREATE TABLE IF NOT EXISTS device (id BLOB PRIMARY KEY, person INTEGER NOT NULL REFERENCES person (id),"
+              + " key BLOB NOT NULL UNIQUE) STRICT",
+          "CREATE TABLE IF NOT EXISTS code (id INTEGER PRIMARY KEY, person INTEGER NOT NULL REFERENCES person (id),"
+              + " label TEXT NOT NULL, rule TEXT NOT NULL, authority TEXT NOT NULL, assigned INTEGER NOT NULL,"
+              + " recorded INTEGER NOT NULL, by TEXT NOT NULL, justification TEXT NOT NULL) STRICT",
+          "CREATE INDEX IF NOT EXISTS code_of_person ON code (person)",
+          "CREATE TABLE IF NOT EXISTS consent (cti BLOB PRIMARY KEY, person INTEGER NOT NULL REFERENCES person (id),"
+              + " kind INTEGER NOT NULL, scope INTEGER NOT NULL, hash BLOB NOT NULL, key BLOB UNIQUE,"
+              + " issued INTEGER NOT NULL, expires INTEGER NOT NULL, revoked INTEGER) STRICT",
+          "CREATE INDEX IF NOT EXISTS consent_of_person ON consent (person, expires)",
+          "CREATE TABLE IF NOT EXISTS request (caller TEXT NOT NULL, id TEXT NOT NULL, digest BLOB NOT NULL,"
+              + " answer BLOB NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (caller, id)) STRICT");
+
+  /** Where the change log stands: an epoch, random when the store is made, and the last change's number. */
+  record Head(byte[] epoch, long seq) {}
+
+  interface Work<T> {
+    T run() throws Exception;
+  }
+
+  interface Row<T> {
+    T read(ResultSet row) throws SQLException;
+  }
+
+  private final Connection connection;
+  private final ReentrantLock lock = new ReentrantLock(true);
+  private final SecureRandom random = new SecureRandom();
+
+  Store(Path file) throws Exception {
+    var config = new SQLiteConfig();
+    config.setJournalMode(SQLiteConfig.JournalMode.WAL);
+    config.setSynchronous(SQLiteConfig.SynchronousMode.FULL);
+    config.setLockingMode(SQLiteConfig.LockingMode.EXCLUSIVE); // A second node on this file would be a second writer.
+    config.setTransactionMode(SQLiteConfig.TransactionMode.IMMEDIATE);
+    config.enforceForeignKeys(true);
+    connection = config.createConnection("jdbc:sqlite:" + file);
+    connection.setAutoCommit(false);
+    byte[] epoch = new byte[16];
+    random.nextBytes(epoch);
+    transaction(() -> {
+      for (String statement : SCHEMA) {
+        update(statement);
+      }
+      return update("INSERT INTO head VALUES (1, ?, 0) ON CONFLICT DO NOTHING", epoch);
+    });
+  }
+
+  /** One transaction: all of it, durably, or nothing. Refusals pass; failures of the store are said in the log. */
+  <T> T transaction(Work<T> work) throws Exception {
+    if (!lock.tryLock(WAIT_MILLISECONDS, TimeUnit.MILLISECONDS)) {
+      throw new Refusal(ErrorReason.ERROR_REASON_STORE_UNAVAILABLE);
+    }
+    try {
+      boolean done = false;
+      try {
+        T result = work.run();
+        connection.commit();
+        done = true;
+        return result;
+      } finally {
+        if (!done) {
+          connection.rollback();
+        }
+      }
+    } catch (SQLException e) {
+      LOG.log(Level.SEVERE, "the store does not answer", e);
+      throw new Refusal(ErrorReason.ERROR_REASON_STORE_UNAVAILABLE);
+    } finally {
+      lock.unlock();
+    }
+  }
+
+  // --- Statements, inside a transaction ------------------------------------------------------------------------------
+
+  int update(String sql, Object... values) throws SQLException {
+    try (var statement = prepare(sql, values)) {
+      return statement.executeUpdate();
+    }
+  }
+
+  <T> List<T> list(Row<T> row, String sql, Object... values) throws SQLException {
+    try (var statement = prepare(sql, values);
+        var rows = statement.executeQuery()) {
+      var all = new ArrayList<T>();
+      while (rows.next()) {
+        all.add(row.read(rows));
+      }
+      return all;
+    }
+  }
+
+  /** The first row; null if there is none. */
+  <T> T first(Row<T> row, String sql, Object... values) throws SQLException {
+    var all = list(row, sql, values);
+    return all.isEmpty() ? null : all.get(0);
+  }
+
+  long count(String sql, Object... values) throws SQLException {
+    return first(row -> row.getLong(1), sql, values);
+  }
+
+  private PreparedStatement prepare(String sql, Object... values) throws SQLException {
+    var statement = connection.prepareStatement(sql);
+    for (int i = 0; i < values.length; i++) {
+      statement.setObject(i + 1, values[i]);
+    }
+    return statement;
+  }
+
+  // --- The change log ------------------------------------------------------------------------------------------------
+
+  Head head() throws SQLException {
+    return first(row -> new Head(row.getBytes(1), row.getLong(2)), "SELECT epoch, seq FROM head");
+  }
+
+  /** One event per consent, shuffled: their order must not tell which of them belong to one person. */
+  Head append(List<byte[]> consents, long now) throws SQLException {
+    var before = head();
+    var shuffled = new ArrayList<>(consents);
+    Collections.shuffle(shuffled, random);
+    long seq = before.seq;
+    for (byte[] cti : shuffled) {
+      update("INSERT INTO change VALUES (?, ?, ?)", ++seq, cti, now);
+    }
+    update("UPDATE head SET seq = ?", seq);
+    return new Head(before.epoch, seq);
+  }
+
+  // --- Idempotency ---------------------------------------------------------------------------------------------------
+
+  /** The answer that this request had before, or null; an id that came with another content is refused. */
+  byte[] answered(String caller, String id, byte[] digest) throws SQLException {
+    record Earlier(byte[] digest, byte[] answer) {}
+    var earlier =
+        first(
+            row -> new Earlier(row.getBytes(1), row.getBytes(2)),
+            "SELECT digest, answer FROM request WHERE caller = ? AND id = ?", caller, id);
+    if (earlier != null && !Arrays.equals(earlier.digest, digest)) {
+      throw new Refusal(ErrorReason.ERROR_REASON_REQUEST_ID_REUSED);
+    }
+    return earlier == null ? null : earlier.answer;
+  }
+
+  void remember(String caller, String id, byte[] digest, byte[] answer, long now) throws SQLException {
+    update("INSERT INTO request VALUES (?, ?, ?, ?, ?)", caller, id, digest, answer, now);
+  }
+
+  // --- What was accepted as trust list and policy --------------------------------------------------------------------
+
+  byte[] document(String name) throws Exception {
+    return transaction(() -> first(row -> row.getBytes(1), "SELECT bytes FROM document WHERE name = ?", name));
+  }
+
+  void keepDocuments(Map<String, byte[]> documents) throws Exception {
+    transaction(() -> {
+      for (var document : documents.entrySet()) {
+        update("INSERT OR REPLACE INTO document VALUES (?, ?)", document.getKey(), document.getValue());
+      }
+      return null;
+    });
+  }
+
+  // --- Its end -------------------------------------------------------------------------------------------------------
+
+  /** Forgets answers after a day, changes after two, and consents 30 days after their end. */
+  void sweep(long now) throws Exception {
+    transaction(() -> update("DELETE FROM request WHERE at < ?", now - DAY));
+    transaction(() -> update("DELETE FROM change WHERE at < ?", now - 2 * DAY));
+    transaction(() -> update("DELETE FROM consent WHERE expires < ?", now - 30 * DAY));
+  }
+
+  @Override
+  public void close() throws SQLException {
+    lock.lock();
+    try {
+      connection.close();
+    } finally {
+      lock.unlock();
+    }
+  }
+}
