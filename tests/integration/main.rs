@@ -7,6 +7,7 @@ mod consents;
 mod examples;
 mod federation;
 mod identity;
+mod load;
 mod outcomes;
 mod policy;
 mod precedence;
