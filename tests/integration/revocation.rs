@@ -136,6 +136,23 @@ async fn an_older_list_is_refused_and_known_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_revocation_does_not_wait_for_a_trust_list_that_is_refused() {
+    let sandbox = Sandbox::start(&["11", "44"]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let list = sandbox.trust_list_with(dir.path(), |_| {});
+    let gateway = OwnGateway::start(&sandbox, |config| config.trust.list = list.clone()).await;
+    let goes = Shown::read(&sandbox.layout().venue(&station()));
+    let (_, mut open) = wire::handshake(&gateway.address, Some(&goes)).await.unwrap();
+    open.read_u8().await.expect("it is let in");
+    fs::write(&list, "noise").unwrap();
+    revoke(&sandbox, &PeerId::venue(station()));
+    is_closed(&mut open).await;
+    assert!(!is_let_in(&gateway.address, &goes).await);
+    gateway.stop().await;
+    sandbox.stop().await;
+}
+
+#[tokio::test]
 async fn a_revoked_node_is_not_asked() {
     let sandbox = Sandbox::start(&["11", "44"]).await;
     let pass = sandbox.green(member("44")).await;
@@ -179,6 +196,9 @@ async fn a_renewal_is_no_pardon() {
     sandbox.federation.renew().await.expect("what is due is renewed");
     assert_eq!(read(&goes), revoked, "it has another certificate");
     assert_ne!(read(&stays), before, "its neighbour was due");
+    fs::remove_file(goes.join("cert.pem")).unwrap();
+    sandbox.federation.renew().await.expect("what is due is renewed");
+    assert!(!goes.join("cert.pem").exists(), "who has lost it gets another");
     sandbox.stop().await;
 }
 

@@ -12,10 +12,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use gateway::{
     documents::{self, GatewaySource, MemberSource, TrustSource},
-    pki::{self, Authority, Certificate, LEAF_LIFE, Office},
+    pki::{self, Authority, LEAF_LIFE, Office},
 };
 use peer::{
-    config::parse_hex,
     credentials::{CredentialFiles, Credentials},
     files,
 };
@@ -185,7 +184,7 @@ fn issue_certificates(
         if !due(layout, authority, dir, now) {
             return Ok(());
         }
-        if is_revoked(office, authority, &peer, &dir.join("cert.pem"))? {
+        if is_revoked(office, &peer)? {
             warn!(%peer, "its certificate is revoked: it gets no new one by itself");
             return Ok(());
         }
@@ -214,14 +213,12 @@ fn due(layout: &Layout, authority: &Authority, dir: &Path, now: UnixTime) -> boo
     !(usable && lives)
 }
 
-/// Whether a peer's certificate was taken back: a renewal that gave it another would be a pardon.
-fn is_revoked(office: &Office, authority: &Authority, peer: &PeerId, certificate: &Path) -> Result<bool> {
-    if !certificate.exists() {
-        return Ok(false);
-    }
-    let crl = office.read_crl(authority, peer.realm())?;
-    let serial = parse_hex(&Certificate::read(certificate)?.serial).context("a serial number is hexadecimal")?;
-    Ok(crl.is_some_and(|crl| crl.has(&serial)))
+/// Whether the last certificate of a peer was taken back: a renewal that gave it another would be a pardon. Whoever is to
+/// have one again is issued one.
+fn is_revoked(office: &Office, peer: &PeerId) -> Result<bool> {
+    let id = office.domain().spiffe_id(peer);
+    let entries = office.register(peer.realm()).entries()?;
+    Ok(entries.iter().rev().find(|entry| entry.id == id).is_some_and(|entry| entry.revoked.is_some()))
 }
 
 fn write_trust_source(layout: &Layout, members: &[Member], addresses: &Addresses, roots: &[String]) -> Result<()> {

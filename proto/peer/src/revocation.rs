@@ -28,6 +28,9 @@ use x509_parser::{
 /// The largest file, in bytes: some hundred thousand entries.
 pub const MAX_CRL_BYTES: u64 = 8 * 1024 * 1024;
 
+/// What stands before the name of a trust domain in the text that is kept; no line of PEM has it.
+const KEPT: &str = "# CRL of ";
+
 /// Why a list of a CA's is not taken up.
 #[derive(Debug, Error)]
 pub enum CrlRefused {
@@ -127,8 +130,7 @@ impl Revocations {
     /// directory has nothing better, as long as a CA of the trust list signed it.
     pub(crate) fn read(dir: Option<&Path>, held: &Self, list: &TrustList, now: UnixTime) -> Self {
         let Some(dir) = dir else { return Self::default() };
-        let realms = list.members.keys().map(|member| Realm::Member(*member)).chain([Realm::Gateway]);
-        let crls = realms.filter_map(|realm| {
+        let crls = realms(list).filter_map(|realm| {
             // Its CA may have been removed, and its word with it.
             let held = held.0.get(&realm).filter(|crl| list.bundle(realm).contains(&crl.signer));
             let path = file(dir, &list.domain, realm);
@@ -147,19 +149,22 @@ impl Revocations {
         Self(crls.collect())
     }
 
-    /// What was kept in a directory by [`Self::keep`]. Nothing is verified here: [`Self::read`] does.
-    pub(crate) fn kept(dir: &Path, list: &TrustList) -> Self {
-        let realms = list.members.keys().map(|member| Realm::Member(*member)).chain([Realm::Gateway]);
-        let crls = realms.filter_map(|realm| {
-            let pem = fs::read(file(dir, &list.domain, realm)).ok()?;
+    /// What [`Self::to_kept`] wrote, for the members of a trust list: what none of their CAs signed is passed over.
+    pub(crate) fn from_kept(text: &str, list: &TrustList) -> Self {
+        let kept: BTreeMap<&str, &str> = text.split(KEPT).filter_map(|section| section.split_once('\n')).collect();
+        let crls = realms(list).filter_map(|realm| {
+            let pem = kept.get(list.domain.trust_domain(realm).as_str())?.as_bytes().to_vec();
             Some((realm, Arc::new(Crl::parse(pem, list.bundle(realm)).ok()?)))
         });
         Self(crls.collect())
     }
 
-    /// Files to keep, so that an older list is known as one after a restart: names and contents.
-    pub(crate) fn keep(&self, domain: &FederationDomain) -> impl Iterator<Item = (PathBuf, &[u8])> {
-        self.0.iter().map(|(realm, crl)| (file(Path::new(""), domain, *realm), crl.pem.as_slice()))
+    /// All lists as one text, so that an older one is known as one after a restart.
+    pub(crate) fn to_kept(&self, domain: &FederationDomain) -> String {
+        let section = |(realm, crl): (&Realm, &Arc<Crl>)| {
+            format!("{KEPT}{}\n{}", domain.trust_domain(*realm), String::from_utf8_lossy(&crl.pem))
+        };
+        self.0.iter().map(section).collect()
     }
 
     /// The list of a trust domain.
@@ -171,6 +176,10 @@ impl Revocations {
 /// Where a trust domain's list is in a directory.
 pub fn file(dir: &Path, domain: &FederationDomain, realm: Realm) -> PathBuf {
     dir.join(format!("{}.crl", domain.trust_domain(realm)))
+}
+
+fn realms(list: &TrustList) -> impl Iterator<Item = Realm> {
+    list.members.keys().map(|member| Realm::Member(*member)).chain([Realm::Gateway])
 }
 
 /// The list in a file, or what is held if the file is the same or gone.

@@ -118,14 +118,36 @@ impl TrustStore {
     /// Reads the files again; whatever is refused leaves what is held in place. Returns whether anything was replaced.
     pub fn reload(&self) -> Result<bool, TrustError> {
         let held = self.current();
-        let trust = read(&self.files, Some(&Held::from(&*held)), held.generation + 1, self.clock.now())?;
+        let (generation, now) = (held.generation + 1, self.clock.now());
+        let trust = match read(&self.files, Some(&Held::from(&*held)), generation, now) {
+            Ok(trust) => trust,
+            Err(error) => {
+                // What a CA has taken back does not wait for a document that is refused.
+                let dir = self.files.crls.as_deref();
+                let revocations = Revocations::read(dir, &held.revocations, &held.list, now);
+                if revocations != held.revocations {
+                    self.replace(Trust { revocations, generation, ..Trust::clone(&held) });
+                }
+                return Err(error);
+            }
+        };
         if trust.bytes == held.bytes && trust.revocations == held.revocations {
             return Ok(false);
         }
+        if trust.bytes == held.bytes {
+            // Nor for a disk that takes nothing: an older list could then come back after a restart, and is said.
+            self.replace(trust.clone());
+            return keep(&self.files, &trust).map(|()| true);
+        }
         keep(&self.files, &trust)?;
-        self.current.store(Arc::new(trust));
-        self.changed.send_replace(held.generation + 1);
+        self.replace(trust);
         Ok(true)
+    }
+
+    fn replace(&self, trust: Trust) {
+        let generation = trust.generation;
+        self.current.store(Arc::new(trust));
+        self.changed.send_replace(generation);
     }
 
     /// Tells of every replacement.
@@ -211,6 +233,7 @@ fn read_document<T>(
 
 const HELD_LIST: &str = "trust-list.cose";
 const HELD_POLICY: &str = "policy.cose";
+const HELD_REVOCATIONS: &str = "revocations.pem";
 
 /// What was accepted before: the next list must be signed by its roots, and neither document may go backwards.
 struct Held {
@@ -247,15 +270,16 @@ fn read_held(dir: &Path, files: &TrustFiles) -> Result<Option<Held>, TrustError>
     // A policy that the list's roots did not sign is from before this list: a stop came between the two.
     let policy = if policy_path.exists() { Some(read(&policy_path)?) } else { None };
     let policy = policy.and_then(|bytes| Some((Policy::open(&bytes, &opened.1.roots).ok()?.0.version, bytes)));
-    let revocations = Revocations::kept(dir, &opened.1);
+    let revocations = fs::read_to_string(dir.join(HELD_REVOCATIONS)).unwrap_or_default();
+    let revocations = Revocations::from_kept(&revocations, &opened.1);
     Ok(Some(Held { roots: opened.1.roots, list: (opened.0.version, list), policy, revocations }))
 }
 
 /// Keeps what was verified, byte for byte, by atomic rename.
 fn keep(trust_files: &TrustFiles, trust: &Trust) -> Result<(), TrustError> {
     let Some(dir) = &trust_files.held else { return Ok(()) };
-    let write = |name: &Path, bytes: &[u8]| {
-        let (partial, path) = (dir.join(name).with_added_extension("partial"), dir.join(name));
+    let write = |name: &str, bytes: &[u8]| {
+        let (partial, path) = (dir.join(format!("{name}.partial")), dir.join(name));
         let written = || -> io::Result<()> {
             files::create_private_dir(dir)?;
             let mut file = fs::File::create(&partial)?;
@@ -265,7 +289,7 @@ fn keep(trust_files: &TrustFiles, trust: &Trust) -> Result<(), TrustError> {
         };
         written().map_err(|error| TrustError::File { path: path.clone(), error })
     };
-    write(Path::new(HELD_LIST), &trust.bytes.0)?;
-    write(Path::new(HELD_POLICY), &trust.bytes.1)?;
-    trust.revocations.keep(&trust.list.domain).try_for_each(|(name, pem)| write(&name, pem))
+    write(HELD_LIST, &trust.bytes.0)?;
+    write(HELD_POLICY, &trust.bytes.1)?;
+    write(HELD_REVOCATIONS, trust.revocations.to_kept(&trust.list.domain).as_bytes())
 }
