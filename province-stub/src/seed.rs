@@ -175,6 +175,16 @@ fn area(member: Member) -> u32 {
 }
 
 impl SeededPerson {
+    /// Their label; whoever has no code has none.
+    pub fn label(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+
+    /// By which rule and authority; a green has none.
+    pub fn assigned_by(&self) -> Option<(&str, &Authority)> {
+        self.by.as_ref().map(|(rule, authority)| (*rule, authority))
+    }
+
     fn record(&self, now: UnixTime) -> NewPerson {
         let rule = self.by.as_ref().map(|(rule, _)| *rule);
         let ago = |unit: Duration, count: u64| now.minus(unit * u32::try_from(count).unwrap_or(u32::MAX));

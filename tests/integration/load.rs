@@ -4,7 +4,7 @@ use std::{process::Command, sync::Arc};
 
 use proto::time::SystemClock;
 use serde_json::Value;
-use tongxing::{addresses::Ports, federation::Federation, layout::Layout, options::PolicyName, prepare::Plan};
+use tongxing::{addresses::Ports, federation::Federation, layout::Layout, prepare::Plan};
 
 fn load(arguments: &[&str]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_load")).args(arguments).output().expect("the driver starts")
@@ -13,8 +13,7 @@ fn load(arguments: &[&str]) -> std::process::Output {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_federation_is_asked_at_a_rate() {
     let dir = tempfile::tempdir().unwrap();
-    let plan =
-        Plan { members: ["11", "44"].map(str::to_owned).into(), people: 1, gateways: 1, policy: PolicyName::National };
+    let plan = Plan { members: ["11", "44"].map(str::to_owned).into(), people: 1, gateways: 1, ..Plan::default() };
     let layout = Layout::new(dir.path());
     let federation = Federation::start(&layout, &plan, Ports::Any, Arc::new(SystemClock)).await.expect("it starts");
     let path = dir.path().display().to_string();

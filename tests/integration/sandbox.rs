@@ -134,7 +134,7 @@ impl Sandbox {
     async fn open(path: &Path, members: &[&str], policy: PolicyName, dir: Option<TempDir>) -> Self {
         log::start();
         let members = members.iter().map(|code| (*code).to_owned()).collect();
-        let plan = Plan { members, people: PEOPLE, gateways: 1, policy };
+        let plan = Plan { members, people: PEOPLE, gateways: 1, policy, ..Plan::default() };
         let clock = Arc::new(ManualClock::at(START));
         let federation = Federation::start(&Layout::new(path), &plan, Ports::Any, clock.clone()).await;
         let federation = federation.expect("the federation starts");

@@ -60,6 +60,6 @@ async fn the_status_says_what_there_is_and_what_is_wrong() {
 #[tokio::test]
 async fn a_node_has_no_status_page() {
     let sandbox = crate::sandbox::shared();
-    let node = sandbox.desk.prepared().addresses.nodes["44"];
+    let node = &sandbox.desk.prepared().addresses.nodes["44"];
     assert!(wire::get(&node.private.to_string(), "/status").await.starts_with("HTTP/1.1 404"));
 }

@@ -1,3 +1,15 @@
 //! Whatever needs both sides: tools beside the tests.
+//!
+//! ```text
+//! conformance   cases from files against anybody's node, and a report
+//! certificates  certificates that nobody should believe
+//! forge         signed objects made by hand
+//! load          presentations at a rate, and what it costs to recognise them
+//! wire          connections and messages that no client of ours would make
+//! ```
 
+pub mod certificates;
+pub mod conformance;
+pub mod forge;
 pub mod load;
+pub mod wire;

@@ -16,10 +16,10 @@ const NODES: u16 = 7500;
 const PRIVATE: u16 = 7900;
 
 /// One program's two addresses.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pair {
-    /// For peers.
-    pub public: SocketAddr,
+    /// For peers, `host:port`: an address, but for a foreign node's, which may have a name.
+    pub public: String,
     /// For the machine's own operators.
     pub private: SocketAddr,
 }
@@ -75,7 +75,7 @@ impl Bound {
     /// Where all of it listens.
     pub fn addresses(&self) -> Result<Addresses> {
         let pair = |listeners: &Listeners| -> Result<Pair> {
-            Ok(Pair { public: listeners.public.local_addr()?, private: listeners.private.local_addr()? })
+            Ok(Pair { public: listeners.public.local_addr()?.to_string(), private: listeners.private.local_addr()? })
         };
         Ok(Addresses {
             gateways: self.gateways.iter().map(pair).collect::<Result<_>>()?,

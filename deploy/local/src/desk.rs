@@ -12,12 +12,20 @@ use peer::{
     verifier::Expected,
 };
 use proto::{
-    contract::assignment::assignment_service_client::AssignmentServiceClient, member::Member, time::Clock,
+    contract::assignment::{SetCodeRequest, assignment_service_client::AssignmentServiceClient},
+    member::Member,
+    time::Clock,
     venue::VenueId,
 };
+use province_stub::seed::SeededPerson;
 use tonic::transport::Channel;
 
-use crate::{checkpoint::Checkpoint, layout::Layout, phone::Backend, prepare::Prepared};
+use crate::{
+    checkpoint::Checkpoint,
+    layout::Layout,
+    phone::{self, Backend, request_id},
+    prepare::Prepared,
+};
 
 /// The parties of one federation.
 #[derive(Clone, Debug)]
@@ -86,6 +94,26 @@ impl Desk {
         Ok(AssignmentServiceClient::new(channel))
     }
 
+    /// Has a member's operator set the code that a seeded person has, at a node that did not seed them. Who has none stays
+    /// without.
+    pub async fn assign(&self, member: Member, person: &SeededPerson) -> Result<()> {
+        let Some(label) = person.label() else { return Ok(()) };
+        let (rule, authority) = match person.assigned_by() {
+            Some((rule, authority)) => (rule.to_owned(), authority.to_string()),
+            None => ("R-CLEAR".to_owned(), format!("{member}/health-commission")),
+        };
+        let request = SetCodeRequest {
+            request_id: request_id(),
+            document: Some(phone::document(person)),
+            label: label.to_owned(),
+            rule,
+            authority,
+            justification: "one of the people of the one-machine federation".to_owned(),
+        };
+        self.operator(member)?.set_code(request).await?;
+        Ok(())
+    }
+
     /// A venue at the gateway.
     pub fn checkpoint(&self, venue: &VenueId) -> Result<Checkpoint> {
         let standing = self.standing(&self.layout.venue(venue)).with_context(|| format!("venue {venue}"))?;
@@ -104,6 +132,6 @@ impl Desk {
         let pair = nodes.get(&member.to_string());
         let here = || nodes.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let pair = pair.with_context(|| format!("member {member} is not in this federation, which has {}", here()))?;
-        Ok(pair.public.to_string())
+        Ok(pair.public.clone())
     }
 }

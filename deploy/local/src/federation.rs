@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use gateway::{config::Config as GatewayConfig, server::Gateway};
 use peer::{
     dial::{self, DialLimits},
-    serve::Listeners,
+    serve::{Listeners, Standing},
     verifier::Expected,
 };
 use proto::{member::Member, random::SystemRandom, time::Clock};
@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{
     addresses::{Bound, Ports},
@@ -67,7 +67,7 @@ impl Federation {
     pub async fn start(layout: &Layout, plan: &Plan, ports: Ports, clock: Arc<dyn Clock>) -> Result<Self> {
         let members = plan.members()?;
         let lock = Lock::take(layout)?;
-        let bound = Bound::bind(&members, plan.gateways.into(), ports).await?;
+        let bound = Bound::bind(&plan.own_members()?, plan.gateways.into(), ports).await?;
         let addresses = bound.addresses()?;
         let (layout_, plan_, now) = (layout.clone(), plan.clone(), clock.now());
         // Making 34 CAs and 80 certificates is work for the processor alone.
@@ -100,6 +100,11 @@ impl Federation {
         &self.members
     }
 
+    /// Whether a member's node is somebody else's, and not started here.
+    pub fn is_external(&self, member: Member) -> bool {
+        self.desk.prepared().plan.is_external(member)
+    }
+
     /// People seeded per member.
     pub fn people(&self) -> u32 {
         self.desk.prepared().plan.people
@@ -116,19 +121,16 @@ impl Federation {
         let mut checks = JoinSet::new();
         for member in &self.members {
             let (standing, member, address) = (standing.clone(), *member, self.desk.node_address(*member)?);
-            checks.spawn(async move {
-                let limits = DialLimits { connect_timeout: Duration::from_secs(5), ..DialLimits::default() };
-                let channel = dial::channel(&standing, &address, Expected::NodeOf(member), limits)?;
-                let response = HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
-                Ok::<_, anyhow::Error>((member, response.into_inner().status() == ServingStatus::Serving))
-            });
+            checks.spawn(async move { (member, is_serving(&standing, &address, member).await) });
         }
         let mut healthy = Vec::new();
         while let Some(checked) = checks.join_next().await {
             match checked? {
-                Ok((member, true)) => healthy.push(member),
-                Ok((member, false)) => warn!(%member, "the node does not serve"),
-                Err(error) => warn!(%error, "a node does not answer"),
+                (member, Ok(true)) => healthy.push(member),
+                // Whoever starts it knows; what is printed says so.
+                (member, asked) if self.is_external(member) => debug!(%member, ?asked, "a foreign node does not serve"),
+                (member, Ok(false)) => warn!(%member, "the node does not serve"),
+                (member, Err(error)) => warn!(%member, %error, "a node does not answer"),
             }
         }
         healthy.sort_unstable();
@@ -166,10 +168,11 @@ impl Federation {
 
     /// Starts one member's node again, at the address the trust list has for it.
     pub async fn restart_node(&mut self, member: Member) -> Result<()> {
-        let pair = self.desk.prepared().addresses.nodes.get(&member.to_string()).copied();
-        let pair = pair.with_context(|| format!("member {member} is not in this federation"))?;
+        let pair = self.desk.prepared().addresses.nodes.get(&member.to_string());
+        let pair = pair.filter(|_| !self.is_external(member));
+        let pair = pair.with_context(|| format!("member {member} has no node of ours in this federation"))?;
         let listeners = Listeners {
-            public: TcpListener::bind(pair.public).await?,
+            public: TcpListener::bind(&pair.public).await?,
             private: TcpListener::bind(pair.private).await?,
         };
         self.start_nodes(BTreeMap::from([(member, listeners)])).await
@@ -235,4 +238,12 @@ impl Federation {
         });
         Ok(Part { shutdown, task })
     }
+}
+
+/// Asks a node for its health, as the gateway would.
+async fn is_serving(standing: &Standing, address: &str, member: Member) -> Result<bool> {
+    let limits = DialLimits { connect_timeout: Duration::from_secs(5), ..DialLimits::default() };
+    let channel = dial::channel(standing, address, Expected::NodeOf(member), limits)?;
+    let response = HealthClient::new(channel).check(HealthCheckRequest::default()).await?;
+    Ok(response.into_inner().status() == ServingStatus::Serving)
 }

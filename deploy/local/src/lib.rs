@@ -6,6 +6,7 @@
 //! layout        where everything is under the state directory
 //! venues        the checkpoints of this federation
 //! addresses     who listens where; a taken port is replaced
+//! external      nodes that are somebody else's
 //! prepare       keys, certificates, trust list, policy, configuration: made once, renewed at every start
 //! desk          every party of it, to be played
 //! federation    all of it running in one process, each part to be stopped by itself
@@ -19,6 +20,7 @@ pub mod addresses;
 pub mod checkpoint;
 pub mod commands;
 pub mod desk;
+pub mod external;
 pub mod federation;
 pub mod layout;
 pub mod load;

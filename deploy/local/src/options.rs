@@ -6,6 +6,8 @@ use clap::Args;
 use proto::{member::Member, policy::NATIONAL};
 use serde::{Deserialize, Serialize};
 
+use crate::external::ExternalOption;
+
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
@@ -24,6 +26,10 @@ pub struct Options {
     /// The policy: national, or development (proofs live an hour, for load tests).
     #[arg(long, global = true)]
     pub policy: Option<PolicyName>,
+    /// A member's node that is not started here: somebody else's, at this address, with the certificate and keys that are
+    /// prepared for it. Several may be given; `none` takes back what the directory remembers.
+    #[arg(long, global = true, value_name = "MEMBER=HOST:PORT")]
+    pub external: Option<Vec<ExternalOption>>,
     /// Print JSON, a line per thing.
     #[arg(long, global = true)]
     pub json: bool,

@@ -102,10 +102,7 @@ impl Backend {
         let cose_key = cbor::encode(&device_key_to_cose(enrollment_key.verifying_key())).context("a key encodes")?;
         let request = EnrollDeviceRequest {
             request_id: request_id(),
-            document: Some(types::Document {
-                r#type: i32::from(person.document.kind().number()),
-                number: person.document.number().to_owned(),
-            }),
+            document: Some(document(person)),
             name: person.name.as_str().to_owned(),
             enrollment_key: cose_key,
         };
@@ -193,6 +190,11 @@ impl Pass {
         let proof = key.map(|key| prove(hash, self.cti, key, venue, now, life, &SystemRandom));
         Presentation { token: self.token.clone(), proof, hint_key: self.hint_key.clone() }
     }
+}
+
+/// A person's document on the wire.
+pub fn document(person: &SeededPerson) -> types::Document {
+    types::Document { r#type: i32::from(person.document.kind().number()), number: person.document.number().to_owned() }
 }
 
 /// A fresh request id.

@@ -6,13 +6,14 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 use gateway::{
     documents::{self, GatewaySource, MemberSource, TrustSource},
-    pki::{self, Authority, LEAF_LIFE, Office},
+    pki::{self, Authority, Certificate, LEAF_LIFE, Office},
 };
 use peer::{
     credentials::{CredentialFiles, Credentials},
@@ -31,7 +32,8 @@ use thiserror::Error;
 use tracing::warn;
 
 use crate::{
-    addresses::Addresses,
+    addresses::{Addresses, Pair},
+    external::{self, Address, Externals},
     layout::{DOMAIN, Layout},
     options::{Options, PolicyName},
     venues,
@@ -42,7 +44,7 @@ const THRESHOLD: usize = 2;
 const DEFAULT_PEOPLE: u32 = 200;
 
 /// Which federation a directory holds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The members' codes.
@@ -53,6 +55,9 @@ pub struct Plan {
     pub gateways: u8,
     /// The policy.
     pub policy: PolicyName,
+    /// Whose nodes are not started here, and where they are.
+    #[serde(default)]
+    pub external: Externals,
 }
 
 /// What `federation.toml` says: the plan and where it listens.
@@ -85,7 +90,37 @@ impl Plan {
             people: options.people.or(before.map(|plan| plan.people)).unwrap_or(DEFAULT_PEOPLE),
             gateways: options.gateways.or(before.map(|plan| plan.gateways)).unwrap_or(1),
             policy: options.policy.or(before.map(|plan| plan.policy)).unwrap_or_default(),
+            external: external::of(options.external.as_deref(), before.map(|plan| &plan.external)),
         })
+    }
+
+    /// The members whose nodes are started here.
+    ///
+    /// # Errors
+    /// As [`Plan::members`]; and if a foreign node is of a member that is not here.
+    pub fn own_members(&self) -> Result<Vec<Member>> {
+        let mut members = self.members()?;
+        for code in self.external.keys() {
+            if !members.iter().any(|member| member.to_string() == *code) {
+                bail!("--external {code}: the member is not in this federation; `--external none` takes it back");
+            }
+        }
+        members.retain(|member| !self.is_external(*member));
+        Ok(members)
+    }
+
+    /// Whether a member's node is somebody else's.
+    pub fn is_external(&self, member: Member) -> bool {
+        self.external.contains_key(&member.to_string())
+    }
+
+    /// Where a member's node is, if it is somebody else's.
+    ///
+    /// # Errors
+    /// If the address is none.
+    pub fn external(&self, member: Member) -> Result<Option<Address>> {
+        let address = self.external.get(&member.to_string());
+        address.map(|text| text.parse().map_err(|error| anyhow::anyhow!("external {member}: {error}"))).transpose()
     }
 
     /// The members.
@@ -101,6 +136,19 @@ impl Plan {
             bail!("a federation has at least one member");
         }
         Ok(members)
+    }
+
+    /// Everybody's addresses: those that were bound here, and the foreign ones.
+    fn with_foreign(&self, bound: &Addresses) -> Result<Addresses> {
+        let mut addresses = bound.clone();
+        for member in self.members()? {
+            if let Some(external) = self.external(member)? {
+                // Whoever runs it chooses where it is looked at.
+                let private = (Ipv4Addr::LOCALHOST, 0).into();
+                addresses.nodes.insert(member.to_string(), Pair { public: external.to_string(), private });
+            }
+        }
+        Ok(addresses)
     }
 }
 
@@ -140,6 +188,8 @@ impl Lock {
 /// directory's [`Lock`].
 pub fn prepare(layout: &Layout, plan: &Plan, addresses: &Addresses, now: UnixTime) -> Result<Prepared> {
     let members = plan.members()?;
+    plan.own_members()?;
+    let addresses = plan.with_foreign(addresses)?;
     let roots = roots(layout)?;
     let realms = members.iter().map(|member| Realm::Member(*member)).chain([Realm::Gateway]);
     let office = Office::new(layout.dir(), layout.domain());
@@ -148,12 +198,12 @@ pub fn prepare(layout: &Layout, plan: &Plan, addresses: &Addresses, now: UnixTim
     issue_certificates(layout, plan, &members, &office, &authorities, now)?;
     authorities.iter().try_for_each(|(realm, authority)| office.keep_crl(authority, *realm, now))?;
     let root_keys: Vec<_> = roots.iter().map(|root| documents::key_to_hex(root.verifying_key())).collect();
-    write_trust_source(layout, &members, addresses, &root_keys)?;
+    write_trust_source(layout, &members, &addresses, &root_keys)?;
     documents::sign_trust_list(&layout.trust_source(), &roots, &layout.trust_list(), now, MAX_LIFE)?;
     let trusted = documents::parse_roots(THRESHOLD, &root_keys)?;
     documents::sign_policy(&plan.policy.toml(), &roots, &trusted, &layout.policy(), now, MAX_LIFE)?;
-    write_configurations(layout, plan, &members, addresses, &root_keys)?;
-    let prepared = Prepared { plan: plan.clone(), addresses: addresses.clone() };
+    write_configurations(layout, plan, &members, &addresses, &root_keys)?;
+    let prepared = Prepared { plan: plan.clone(), addresses };
     pki::write_public(&layout.federation(), toml::to_string(&prepared)?.as_bytes())?;
     Ok(prepared)
 }
@@ -181,7 +231,7 @@ fn issue_certificates(
     let issue = |peer: Option<PeerId>, dir: &Path, dialled_by: &[String]| -> Result<()> {
         let peer = peer.context("a name of ours is not one")?;
         let authority = authorities.get(&peer.realm()).context("a peer's CA is missing")?;
-        if !due(layout, authority, dir, now) {
+        if !due(layout, authority, dir, dialled_by, now) {
             return Ok(());
         }
         if is_revoked(office, &peer)? {
@@ -194,7 +244,9 @@ fn issue_certificates(
         issue(PeerId::gateway(&replica.to_string()), &layout.gateway(replica), &dialled_by)?;
     }
     for member in members {
-        issue(PeerId::node(*member, "1"), &layout.node(*member), &dialled_by)?;
+        let external = plan.external(*member)?.map(|address| address.host().to_owned());
+        let names: Vec<_> = dialled_by.iter().cloned().chain(external).collect();
+        issue(PeerId::node(*member, "1"), &layout.node(*member), &names)?;
         issue(PeerId::backend(*member, "app"), &layout.backend(*member), &[])?;
         issue(PeerId::operator(*member, "li"), &layout.operator(*member), &[])?;
     }
@@ -204,13 +256,17 @@ fn issue_certificates(
     Ok(())
 }
 
-/// Whether a certificate is missing, unusable, another CA's, or has lived a third of its life.
-fn due(layout: &Layout, authority: &Authority, dir: &Path, now: UnixTime) -> bool {
+/// Whether a certificate is missing, unusable, another CA's, not good for a name it is dialled by, or has lived a third of
+/// its life.
+fn due(layout: &Layout, authority: &Authority, dir: &Path, dialled_by: &[String], now: UnixTime) -> bool {
     let files = CredentialFiles { certificate: dir.join("cert.pem"), key: dir.join("key.pem") };
     let certificate = files.certificate.clone();
     let usable = Credentials::open(files, &layout.domain()).is_ok() && authority.issued(&certificate);
-    let lives = pki::expires_at(&certificate).is_ok_and(|end| end >= now.plus(LEAF_LIFE / 3 * 2));
-    !(usable && lives)
+    let good = Certificate::read(&certificate).is_ok_and(|certificate| {
+        let lives = certificate.not_after >= now.plus(LEAF_LIFE / 3 * 2);
+        lives && dialled_by.iter().all(|name| certificate.dialled_by.contains(name))
+    });
+    !(usable && good)
 }
 
 /// Whether the last certificate of a peer was taken back: a renewal that gave it another would be a pardon. Whoever is to
@@ -233,7 +289,7 @@ fn write_trust_source(layout: &Layout, members: &[Member], addresses: &Addresses
         let address = addresses.nodes.get(&member.to_string()).context("a node has no address")?;
         let source = MemberSource {
             bundle: bundle(Realm::Member(*member))?,
-            endpoints: vec![address.public.to_string()],
+            endpoints: vec![address.public.clone()],
             consent_keys: keys.consent_keys.into(),
             statement_keys: keys.statement_keys.into(),
             sealing_key: keys.sealing_key,
@@ -282,20 +338,23 @@ fn write_configurations(
              policy = \"{up}policy.cose\"\ncrls = \"{up}crl\"\nroots = [{roots}]\nthreshold = {THRESHOLD}\n"
         )
     };
-    let listens = |pair: &crate::addresses::Pair| {
-        format!(
-            "domain = \"{DOMAIN}\"\nlisten = \"{}\"\nprivate_listen = \"{}\"\ndata_dir = \"data\"\n",
-            pair.public, pair.private
-        )
+    let listens = |public: &str, private: SocketAddr| {
+        format!("domain = \"{DOMAIN}\"\nlisten = \"{public}\"\nprivate_listen = \"{private}\"\ndata_dir = \"data\"\n")
     };
     for (pair, replica) in addresses.gateways.iter().zip(1..) {
-        let text = format!("{}replicas = {}\n{}", listens(pair), plan.gateways, common("../"));
+        let text = format!("{}replicas = {}\n{}", listens(&pair.public, pair.private), plan.gateways, common("../"));
         pki::write_public(&layout.gateway(replica).join("gateway.toml"), text.as_bytes())?;
     }
     for member in members {
         let pair = addresses.nodes.get(&member.to_string()).context("a node has no address")?;
+        let listen =
+            plan.external(*member)?.map_or_else(|| pair.public.clone(), |external| external.listen().to_string());
         let keys = "\n[keys]\nconsent = \"consent.key\"\nstatement = \"statement.key\"\nsecret = \"secret.key\"\nsealing = \"sealing.key\"\n";
-        let text = format!("member = \"{member}\"\nname = \"1\"\n{}{}{keys}", listens(pair), common("../../"));
+        let text = format!(
+            "member = \"{member}\"\nname = \"1\"\n{}{}{keys}",
+            listens(&listen, pair.private),
+            common("../../")
+        );
         pki::write_public(&layout.node(*member).join("node.toml"), text.as_bytes())?;
     }
     Ok(())

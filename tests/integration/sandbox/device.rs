@@ -36,8 +36,7 @@ pub(crate) struct Device {
 
 /// A person's document on the wire.
 pub(crate) fn document(person: &SeededPerson) -> Option<types::Document> {
-    let number = person.document.number().to_owned();
-    Some(types::Document { r#type: i32::from(person.document.kind().number()), number })
+    Some(tongxing::phone::document(person))
 }
 
 /// The request to enrol a phone with this key.

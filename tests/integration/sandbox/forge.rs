@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ciborium::Value;
 use proto::{
-    cbor::{self, MapBuilder},
+    cbor::MapBuilder,
     member::Member,
     presentation::{HintKey, Presentation},
     proof::prove,
@@ -18,6 +18,7 @@ use proto::{
     venue::VenueId,
 };
 use province_stub::keys::{KeyFiles, Keys};
+pub(crate) use tests::forge::{flipped, not_deterministic};
 use tongxing::phone::PROOF_LIFE;
 
 use super::Sandbox;
@@ -148,23 +149,5 @@ pub(crate) fn payload(consent: &Consent, iss: &str, extra: Option<(i64, Value)>)
 
 /// A COSE_Sign1 (RFC 9052 §4.2) with this header and payload, signed by this key whatever the header says.
 pub(crate) fn sign1(header: MapBuilder, payload: Vec<u8>, key: &SigningKey, aad: &[u8]) -> Vec<u8> {
-    let header = header.encode();
-    let bytes = |bytes: &[u8]| Value::Bytes(bytes.to_vec());
-    let signed = [Value::from("Signature1"), bytes(&header), bytes(aad), bytes(&payload)];
-    let signature = key.sign(&cbor::encode(&Value::Array(signed.to_vec())).unwrap());
-    let parts = [bytes(&header), Value::Map(Vec::new()), bytes(&payload), bytes(&signature)];
-    cbor::encode(&Value::Array(parts.to_vec())).unwrap()
-}
-
-/// The object with the first byte of what it is replaced by a longer encoding of the same: not deterministic.
-pub(crate) fn not_deterministic(object: &[u8]) -> Vec<u8> {
-    assert_eq!(object[0], 0x84, "an array of four");
-    [&[0x98, 4], &object[1..]].concat()
-}
-
-/// The object with one bit of its signature flipped.
-pub(crate) fn flipped(object: &[u8]) -> Vec<u8> {
-    let mut flipped = object.to_vec();
-    *flipped.last_mut().unwrap() ^= 1;
-    flipped
+    tests::forge::sign1(header.encode(), payload, key, aad)
 }

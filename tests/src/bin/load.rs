@@ -268,6 +268,7 @@ async fn start(layout: &Layout, demand: &Demand) -> Result<(Desk, Vec<Program>)>
         people: 0,
         gateways: 1,
         policy: PolicyName::National,
+        ..Plan::default()
     };
     let lock = Lock::take(layout)?;
     let members = plan.members()?;

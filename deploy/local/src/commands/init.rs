@@ -24,14 +24,15 @@ pub async fn run(options: &Options) -> Result<()> {
     let plan = Plan::of(options, &layout)?;
     let members = plan.members()?;
     let _lock = Lock::take(&layout)?;
-    let bound = Bound::bind(&members, plan.gateways.into(), Ports::Documented).await?;
+    let own = plan.own_members()?;
+    let bound = Bound::bind(&own, plan.gateways.into(), Ports::Documented).await?;
     let addresses = bound.addresses()?;
     for (taken, instead) in &bound.replaced {
         say!("port {taken} is taken, {instead} instead");
     }
     drop(bound);
     prepare(&layout, &plan, &addresses, SystemClock.now())?;
-    for member in &members {
+    for member in &own {
         seed(&layout, *member, plan.people).await.with_context(|| format!("node of {member}"))?;
     }
     let dir = layout.dir().display();
@@ -39,8 +40,11 @@ pub async fn run(options: &Options) -> Result<()> {
     let arguments = options.arguments();
     say!("start all of it:    cargo run{}", if arguments.is_empty() { arguments } else { format!(" --{arguments}") });
     say!("or each by itself:  cargo run -p gateway -- serve --config {dir}/gateway/gateway.toml");
-    for member in members.iter().take(1) {
+    for member in own.iter().take(1) {
         say!("                    cargo run -p province-stub -- serve --config {dir}/node/{member}/node.toml");
+    }
+    for (member, address) in &plan.external {
+        say!("not ours:           the node of {member} at {address}, with what is in {dir}/node/{member}");
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! Finding a seeded person in a wished-for condition, and getting a pass for them.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, bail};
 use peer::config::to_hex;
 use proto::{
@@ -57,8 +55,7 @@ pub(crate) async fn pass(
     let backend = desk.backend(member)?;
     let mut refused = None;
     for person in people(desk, member, condition)?.iter().take(TRIES) {
-        let kept = desk.layout().phone(member, person.index);
-        match consent(&backend, person, &kept, wish, now).await {
+        match consent(desk, &backend, member, person, wish, now).await {
             Ok(pass) => return Ok(pass),
             Err(error) if is_quota(&error) => refused = Some(error),
             Err(error) => return Err(explain(error)).with_context(|| format!("node of {member}")),
@@ -68,15 +65,27 @@ pub(crate) async fn pass(
 }
 
 /// By the phone that an earlier command enrolled for this person; by a new one if home knows no such phone.
-async fn consent(backend: &Backend, person: &SeededPerson, kept: &Path, wish: &Wish, now: UnixTime) -> Result<Pass> {
-    if let Some(phone) = Phone::kept(kept, backend) {
+async fn consent(
+    desk: &Desk,
+    backend: &Backend,
+    member: Member,
+    person: &SeededPerson,
+    wish: &Wish,
+    now: UnixTime,
+) -> Result<Pass> {
+    let kept = desk.layout().phone(member, person.index);
+    if let Some(phone) = Phone::kept(&kept, backend) {
         match phone.consent(wish, now).await {
             Err(error) if has_reason(&error, &[Reason::DeviceUnknown]) => {}
             settled => return settled,
         }
     }
     let phone = backend.enroll(person).await?;
-    phone.keep(kept)?;
+    if desk.prepared().plan.is_external(member) {
+        // Nobody was seeded there: who enrols is new to it, and has no code.
+        desk.assign(member, person).await?;
+    }
+    phone.keep(&kept)?;
     phone.consent(wish, now).await
 }
 
@@ -116,4 +125,79 @@ pub(crate) fn say(status: &Status) -> String {
 /// An id as people read it.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     to_hex(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use peer::serve::Listeners;
+    use proto::{
+        contract::recognition::{Decision, Outcome},
+        random::SystemRandom,
+        terms::Purpose,
+        time::{Clock as _, SystemClock},
+    };
+    use province_stub::{config::Config, server::Node};
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{
+        addresses::Ports, checkpoint::Checkpoint, federation::Federation, layout::Layout, load::Load, prepare::Plan,
+    };
+
+    async fn listener() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.unwrap()
+    }
+
+    /// A node that this federation has prepared and not started; nobody seeds it.
+    async fn start(layout: &Layout, member: Member, public: TcpListener) -> CancellationToken {
+        let config = Config::read(&layout.node(member).join("node.toml")).unwrap();
+        let node = Node::open(config, Arc::new(SystemClock), Arc::new(SystemRandom)).await.unwrap();
+        let (listeners, shutdown) = (Listeners { public, private: listener().await }, CancellationToken::new());
+        tokio::spawn(node.serve(listeners, shutdown.clone()));
+        shutdown
+    }
+
+    async fn outcome(desk: &Desk, at: &Checkpoint, member: Member, condition: Condition) -> (Outcome, Decision) {
+        let now = SystemClock.now();
+        let pass = super::pass(desk, member, condition, &Wish::default(), now).await.unwrap();
+        let seen = at.show(&pass.present(Some(at.venue()), SystemClock.now()), Purpose::Entry).await.unwrap().unwrap();
+        (seen.answer.outcome(), seen.answer.decision())
+    }
+
+    #[tokio::test]
+    async fn a_foreign_node_learns_of_people_as_they_are_shown() {
+        let (dir, public) = (tempfile::tempdir().unwrap(), listener().await);
+        let (layout, foreign): (_, Member) = (Layout::new(dir.path()), "44".parse().unwrap());
+        let address = public.local_addr().unwrap().to_string();
+        let plan = Plan {
+            members: vec!["11".into(), "44".into()],
+            people: 20,
+            gateways: 1,
+            external: [("44".to_owned(), address.clone())].into(),
+            ..Plan::default()
+        };
+        let federation = Federation::start(&layout, &plan, Ports::Any, Arc::new(SystemClock)).await.unwrap();
+        let desk = federation.desk();
+        assert_eq!(desk.trust().list.members[&foreign].endpoints, [address]);
+        assert!(!federation.healthy().await.unwrap().contains(&foreign), "nobody serves there yet");
+        let shutdown = start(&layout, foreign, public).await;
+        assert_eq!(federation.healthy().await.unwrap().len(), 2);
+
+        let at = desk.checkpoint(&"11/station/beijing-west".parse().unwrap()).unwrap();
+        assert_eq!(outcome(desk, &at, foreign, Condition::Green).await, (Outcome::Status, Decision::Pass));
+        assert_eq!(outcome(desk, &at, foreign, Condition::Red).await, (Outcome::Status, Decision::Stop));
+        let doubtful = outcome(desk, &at, foreign, Condition::Unsubstantiated).await;
+        assert_eq!(doubtful, (Outcome::Unsubstantiated, Decision::Assist));
+        let without = outcome(desk, &at, foreign, Condition::NoCode).await;
+        assert_eq!(without, (Outcome::UnknownTraveler, Decision::Assist));
+
+        // Standing consents are issued past a node's RPCs.
+        let load = Load::open(&federation, SystemClock.now()).await.unwrap();
+        assert!(load.write(SystemClock.now()).unwrap() >= 2000 && load.members().all(|member| member != foreign));
+        shutdown.cancel();
+        federation.stop().await.unwrap();
+    }
 }

@@ -24,9 +24,11 @@ use crate::{
     qr, say, venues,
 };
 
-/// How often a node that does not serve yet is asked again before it is said to be down.
-const RETRIES: usize = 5;
+/// How long a node has to serve before it is said to be down: one of ours, and somebody else's.
+const OWN_NODE: Duration = Duration::from_secs(1);
+const FOREIGN_NODE: Duration = Duration::from_secs(20);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+const RETRY_FOREIGN_AFTER: Duration = Duration::from_secs(2);
 
 /// From when before their end trust list and policy are signed anew: daily, by the wall clock, so that a machine that slept
 /// through it renews when it wakes.
@@ -42,20 +44,13 @@ pub async fn run(options: &Options) -> Result<()> {
     let federation = Federation::start(&layout, &plan, Ports::Documented, Arc::new(SystemClock)).await?;
     let mut load = Load::open(&federation, SystemClock.now()).await?;
     load.write(SystemClock.now())?;
-    let mut healthy = federation.healthy().await?;
-    for _ in 0..RETRIES {
-        if healthy.len() == federation.members().len() {
-            break;
-        }
-        sleep(RETRY_AFTER).await;
-        healthy = federation.healthy().await?;
-    }
+    let healthy = wait_for_nodes(&federation, &shutdown).await?;
     announce(&federation, options, &healthy)?;
     let gateway = federation.desk().gateway_address()?;
     let ms = started.elapsed().as_millis();
     say!("ready gateway={gateway} members={}/{} ms={ms}", healthy.len(), federation.members().len());
     if !options.json {
-        invite(&federation, options).await?;
+        invite(&federation, options, &healthy).await?;
     }
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
@@ -64,6 +59,31 @@ pub async fn run(options: &Options) -> Result<()> {
     drop(load);
     federation.stop().await?;
     ended
+}
+
+/// Waits until every node serves, for a bounded time; foreign ones may have to be started yet. Returns those that do.
+async fn wait_for_nodes(federation: &Federation, shutdown: &CancellationToken) -> Result<Vec<Member>> {
+    let mut ours = Some(Instant::now() + OWN_NODE);
+    let until = Instant::now() + FOREIGN_NODE;
+    loop {
+        let healthy = federation.healthy().await?;
+        let mut missing = federation.members().iter().filter(|member| !healthy.contains(member)).peekable();
+        if missing.peek().is_none() || shutdown.is_cancelled() || Instant::now() >= until {
+            return Ok(healthy);
+        }
+        if ours.is_some_and(|ours| Instant::now() >= ours) {
+            ours = None;
+            let foreign: Vec<_> = missing.filter(|member| federation.is_external(**member)).collect();
+            if foreign.is_empty() {
+                return Ok(healthy);
+            }
+            for member in foreign {
+                let address = federation.desk().node_address(*member)?;
+                say!("waiting up to {} s for the node of {member} at {address}", FOREIGN_NODE.as_secs());
+            }
+        }
+        sleep(if ours.is_some() { RETRY_AFTER } else { RETRY_FOREIGN_AFTER }).await;
+    }
 }
 
 /// Fresh proofs every 20 s, new editions and certificates once a day, and a word if a part has ended.
@@ -102,14 +122,26 @@ fn announce(federation: &Federation, options: &Options, healthy: &[Member]) -> R
         say!("{}", serde_json::to_string(prepared)?);
         return Ok(());
     }
-    say!("{:<6}{:<44}{:<18}{:>7}  {:<8}health code", "code", "member", "node", "people", "health");
+    say!("{:<6}{:<44}{:<18}{:>7}  {:<7} health code", "code", "member", "node", "people", "health");
     for member in federation.members() {
         let profile = member.profile();
         let node = federation.desk().node_address(*member)?;
-        let health = if healthy.contains(member) { "serving" } else { "DOWN" };
-        let people = federation.people();
+        let external = federation.is_external(*member);
+        let health = match (healthy.contains(member), external) {
+            (true, false) => "serving",
+            (false, false) => "DOWN",
+            (true, true) => "serving, external",
+            (false, true) => "NOT THERE, external",
+        };
+        // A foreign node learns of people as they are needed.
+        let people = if external { "-".to_owned() } else { federation.people().to_string() };
         let code = member.to_string();
-        say!("{code:<6}{:<44}{node:<18}{people:>7}  {health:<8}{}", profile.name_en, profile.health_code_zh);
+        say!("{code:<6}{:<44}{node:<18}{people:>7}  {health:<7} {}", profile.name_en, profile.health_code_zh);
+    }
+    for (member, address) in &prepared.plan.external {
+        say!(
+            "the node of {member} at {address} is not ours: its people enrol as they are shown; the load file has none"
+        );
     }
     for (pair, replica) in prepared.addresses.gateways.iter().zip(1..) {
         say!("gateway replica {replica} on {}, metrics on http://{}/metrics", pair.public, pair.private);
@@ -118,11 +150,14 @@ fn announce(federation: &Federation, options: &Options, healthy: &[Member]) -> R
 }
 
 /// A traveler's QR, and lines to copy. They work as printed for as long as this runs.
-async fn invite(federation: &Federation, options: &Options) -> Result<()> {
+async fn invite(federation: &Federation, options: &Options, healthy: &[Member]) -> Result<()> {
     let desk = federation.desk();
     let members = federation.members();
-    let preferred = "44".parse().ok().filter(|member| members.contains(member));
-    let member = preferred.or(members.first().copied()).context("a federation has members")?;
+    let preferred = "44".parse().ok().filter(|member| healthy.contains(member));
+    let Some(member) = preferred.or(healthy.first().copied()) else {
+        say!("no node serves: nobody can show anything yet");
+        return Ok(());
+    };
     let now = SystemClock.now();
     let pass = traveler::pass(desk, member, Condition::Green, &Wish::default(), now).await?;
     let now = SystemClock.now();
