@@ -80,8 +80,8 @@ impl Board {
                 _ = tick.tick() => {}
             }
             let mut asking = JoinSet::new();
-            for (member, client) in routes.all() {
-                asking.spawn(async move { (member, client.describe(ASK_WITHIN).await.ok()) });
+            for (member, home) in routes.all() {
+                asking.spawn(async move { (member, home.client.describe(ASK_WITHIN).await.ok()) });
             }
             while let Some(asked) = asking.join_next().await {
                 if let Ok((member, answer)) = asked {

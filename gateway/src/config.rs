@@ -51,6 +51,8 @@ pub struct Limits {
     pub board_every: Duration,
     /// Redemptions remembered at once.
     pub max_redemptions: usize,
+    /// Answers held, in bytes; each member has the same share of them.
+    pub max_cache_bytes: u64,
     /// Each member's.
     pub member: MemberLimits,
     /// The record's.
@@ -80,6 +82,8 @@ struct Document {
     #[serde(default)]
     redemptions: RawRedemptions,
     #[serde(default)]
+    cache: RawCache,
+    #[serde(default)]
     members: RawMembers,
     #[serde(default)]
     record: RawRecord,
@@ -98,6 +102,13 @@ struct RawStreams {
 #[serde(deny_unknown_fields, default)]
 struct RawRedemptions {
     max_live: usize,
+}
+
+/// `[cache]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawCache {
+    max_bytes: usize,
 }
 
 /// `[members]`: bounds on calls to each member.
@@ -132,6 +143,12 @@ const fn one() -> usize {
 impl Default for RawStreams {
     fn default() -> Self {
         Self { max_in_flight: 32, max_watchers: 1024 }
+    }
+}
+
+impl Default for RawCache {
+    fn default() -> Self {
+        Self { max_bytes: 1 << 30 }
     }
 }
 
@@ -181,7 +198,7 @@ impl Config {
 }
 
 fn check_limits(path: &Path, document: &Document) -> Result<Limits, ConfigError> {
-    let Document { limits, streams, redemptions, members, record, .. } = document;
+    let Document { limits, streams, redemptions, cache, members, record, .. } = document;
     let of = |section| Check { path, section };
     let minute = Duration::from_secs(60);
     Ok(Limits {
@@ -190,6 +207,7 @@ fn check_limits(path: &Path, document: &Document) -> Result<Limits, ConfigError>
         max_watchers: of("streams").within("max_watchers", streams.max_watchers, 1, 1 << 20)?,
         board_every: of("members").lasts("ask_every", members.ask_every, minute * 60)?,
         max_redemptions: of("redemptions").within("max_live", redemptions.max_live, 1, 100_000_000)?,
+        max_cache_bytes: of("cache").within("max_bytes", cache.max_bytes, 1 << 20, 1 << 40)? as u64,
         member: MemberLimits {
             timeout: of("members").lasts("timeout", members.timeout, minute)?,
             attempt_timeout: of("members").lasts("attempt_timeout", members.attempt_timeout, members.timeout)?,

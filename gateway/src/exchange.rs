@@ -22,13 +22,14 @@ use proto::{
     token::ConsentToken,
 };
 use tokio::time::Instant;
-use tracing::{Span, debug_span, field::display, warn};
+use tracing::{Span, debug_span, field::display};
 
 use crate::{
+    cache::Key,
     consent,
-    member::{HomeAnswer, HomeFailure},
+    home::Question,
     metrics::ExchangeMetrics,
-    query::Query,
+    query::{Freshness, Query},
     recognition::{Finding, outcome},
     record::{Ending, Entry, Record, RefusalEntry},
     redemption::{Claim, Redemptions},
@@ -59,7 +60,7 @@ impl Exchange {
     pub(crate) async fn run(
         &self,
         query: Query,
-        trust: &Trust,
+        trust: &Arc<Trust>,
         deadline: Instant,
     ) -> Result<RecognizeResponse, Refusal> {
         let now = self.standing.trust.clock().now();
@@ -124,7 +125,7 @@ impl Exchange {
         &self,
         query: &Query,
         token: &ConsentToken,
-        trust: &Trust,
+        trust: &Arc<Trust>,
         now: UnixTime,
         deadline: Instant,
         entry: &mut Entry,
@@ -139,64 +140,53 @@ impl Exchange {
         Ok((finding, granted))
     }
 
+    /// Asks home, or what is known of it. Between the look at what is held and the record nothing is awaited: the lease
+    /// holds when the record is submitted (DESIGN §7).
     #[expect(clippy::too_many_arguments, reason = "each is a fact of this one exchange")]
     async fn ask_home(
         &self,
         query: &Query,
         token: &ConsentToken,
         granted: Scope,
-        trust: &Trust,
+        trust: &Arc<Trust>,
         now: UnixTime,
         deadline: Instant,
         exchange_id: [u8; 16],
     ) -> Result<Finding, Refusal> {
-        let home = token.consent().issuer;
-        if trust.list.suspension(Realm::Member(home), now).is_some() {
-            self.metrics.home_failed(home, "suspended");
+        let member = token.consent().issuer;
+        if matches!(query.freshness, Freshness::AtLeast(of, _) if of != member) {
+            return Err(Refusal::field("freshness.at_least_as_fresh", "a change token of the traveler's home"));
+        }
+        if trust.list.suspension(Realm::Member(member), now).is_some() {
+            self.metrics.home_failed(member, "suspended");
             return Ok(Finding::HomeUnreachable);
         }
-        let Some(client) = self.routes.to(home) else {
+        let Some(home) = self.routes.to(member) else {
             return Ok(Finding::HomeUnreachable);
         };
-        let request = LookupRequest {
-            token: query.token.clone(),
-            proof: query.proof.clone().unwrap_or_default(),
-            venue: query.venue.to_string(),
-            purpose: query.purpose.number().into(),
-            scope: granted.bits().into(),
-            exchange_id: exchange_id.to_vec(),
-        };
-        let started = Instant::now();
-        if deadline.saturating_duration_since(started) < MIN_LOOKUP {
+        if deadline.saturating_duration_since(Instant::now()) < MIN_LOOKUP {
             return Err(Refusal::new(Reason::DeadlineExceeded));
         }
-        let known = client.known_head();
-        let answer = client.lookup(&query.caller, &query.trace, request, deadline).await;
-        self.metrics.looked_up(home, started.elapsed());
-        match answer {
-            Ok(HomeAnswer::Unknown(head)) => Ok(Finding::UnknownTraveler(head)),
-            Ok(HomeAnswer::Statement(bytes)) => {
-                let found = Finding::of_statement(bytes, token, granted, &trust.list, &trust.policy, now)
-                    .and_then(|finding| finding.not_older_than(known));
-                if let Ok(Finding::Stated { statement, .. }) = &found {
-                    client.note_head(statement.status().head);
-                }
-                Ok(found.unwrap_or_else(|refusal| {
-                    warn!(%home, %refusal, "home's statement is not valid");
-                    self.metrics.home_failed(home, "invalid_statement");
-                    Finding::HomeUnreachable
-                }))
-            }
-            Err(HomeFailure::Refused(refusal)) if is_homes_to_say(refusal.reason()) => Err(refusal),
-            Err(failure) => {
-                if let HomeFailure::Refused(refusal) = &failure {
-                    warn!(%home, %refusal, "home refused what was verified here");
-                }
-                self.metrics.home_failed(home, failure.word());
-                Ok(Finding::HomeUnreachable)
-            }
-        }
-        .inspect(|finding| self.count_unsubstantiated(home, finding))
+        let question = Question {
+            key: Key { cti: token.consent().cti, token: token.hash(), scope: granted },
+            request: LookupRequest {
+                token: query.token.clone(),
+                proof: query.proof.clone().unwrap_or_default(),
+                venue: query.venue.to_string(),
+                purpose: query.purpose.number().into(),
+                scope: granted.bits().into(),
+                exchange_id: exchange_id.to_vec(),
+            },
+            token: token.clone(),
+            caller: query.caller.clone(),
+            trace: query.trace,
+            freshness: query.freshness,
+            trust: trust.clone(),
+            now,
+        };
+        let finding = Finding::of(home.ask(question, deadline).await?, &trust.policy);
+        self.count_unsubstantiated(member, &finding);
+        Ok(finding)
     }
 
     fn count_unsubstantiated(&self, home: Member, finding: &Finding) {
@@ -204,11 +194,6 @@ impl Exchange {
             self.metrics.unsubstantiated(home, authority.as_ref(), &self.standing.trust.current().policy);
         }
     }
-}
-
-/// The refusals in which home knows better than the gateway: the rest it verified itself.
-const fn is_homes_to_say(reason: Reason) -> bool {
-    matches!(reason, Reason::ConsentRevoked | Reason::Expired | Reason::NotYetValid | Reason::DeviceClockOff)
 }
 
 /// Whether home was reached, so that a one-use consent is used up.
@@ -220,12 +205,15 @@ fn ending(found: &Result<(Finding, Scope), Refusal>) -> Ending {
     match found {
         Err(refusal) => Ending::Refused(refusal.reason()),
         Ok((finding, _)) => {
-            let statement = finding.statement_bytes().map(|bytes| {
+            let hash = |bytes| {
                 let mut hash = [0; 16];
                 hash.copy_from_slice(&sha256(bytes)[..16]);
                 hash
-            });
-            let source = if statement.is_some() { Source::Home } else { Source::Unspecified };
+            };
+            let (statement, source) = match finding.statement() {
+                Some((bytes, source)) => (Some(hash(bytes)), source),
+                None => (None, Source::Unspecified),
+            };
             Ending::Answered { outcome: outcome(finding.judgement()), source, statement }
         }
     }

@@ -9,12 +9,13 @@
 //! exchange             consent       token signature, proof, time, audience, purpose
 //!                      policy        venue's category × purpose → granted scope
 //!                      redemption    a proof is redeemed by one venue
-//!                      route         the token's issuer → member → statement, verified and bound
+//!                      home          what it said before and still holds, what others are asking it, or itself
 //!                      recognition   label → level, rule admissible? outcome, decision
 //!                      record        durable, then the answer leaves
 //! ```
 //!
-//! `stream` runs many such exchanges for one caller. `federation` publishes the signed documents and the `board` of
+//! `home` is one member: a `cache` under a lease that `follow` keeps by the member's change stream, single flights, and the
+//! client of its nodes, which `route` finds by the token's issuer. `stream` runs many such exchanges for one caller. `federation` publishes the signed documents and the `board` of
 //! members; `status` says on the private listener how all of it is. `pki` and `documents` are the commands that make certificates, the trust list and the policy.
 
 pub mod audit;
@@ -27,10 +28,13 @@ pub mod server;
 pub mod status;
 
 mod board;
+mod cache;
 mod call;
 mod consent;
 mod exchange;
 mod federation;
+mod follow;
+mod home;
 mod member;
 mod metrics;
 mod query;

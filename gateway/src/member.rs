@@ -175,6 +175,11 @@ impl MemberClient {
         })
     }
 
+    /// How long a lookup may take, retry included.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.limits.timeout
+    }
+
     /// Asks home for a caller, at the latest until `deadline`, and names the trace to it.
     pub(crate) async fn lookup(
         &self,

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use peer::{Caller, trace::Trace};
 use proto::{
-    contract::recognition::RecognizeRequest,
+    contract::recognition::{Freshness as WireFreshness, RecognizeRequest, freshness::Requirement},
     identity::{PeerId, Role},
+    member::Member,
     refusal::{Reason, Refusal},
+    statement::LogHead,
     terms::{Purpose, Scope},
     trust::TrustList,
     venue::{VenueId, has_long_number},
@@ -28,6 +30,8 @@ pub(crate) struct Query {
     pub(crate) scope: Option<Scope>,
     /// Who of its staff asks.
     pub(crate) staff_id: Option<String>,
+    /// How fresh the answer is to be.
+    pub(crate) freshness: Freshness,
     /// The trace it belongs to.
     pub(crate) trace: Trace,
     /// The consent token, unread.
@@ -36,8 +40,49 @@ pub(crate) struct Query {
     pub(crate) proof: Option<Vec<u8>>,
 }
 
+/// How fresh an answer is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// What is held may be given as long as it is known to hold.
+    Default,
+    /// At least as fresh as a position in a member's change log.
+    AtLeast(Member, LogHead),
+    /// Straight from home.
+    Home,
+}
+
+impl Freshness {
+    /// Whether an answer that is known to hold up to `head` is fresh enough. Positions of other logs cannot be compared.
+    pub(crate) fn is_met_by(self, head: LogHead) -> bool {
+        match self {
+            Self::Default => true,
+            Self::AtLeast(_, least) => least.epoch == head.epoch && least.seq <= head.seq,
+            Self::Home => false,
+        }
+    }
+
+    /// Whether home itself may answer with this: its log may be another one by now, but not an earlier position of this.
+    pub(crate) fn allows(self, head: LogHead) -> bool {
+        match self {
+            Self::Default | Self::Home => true,
+            Self::AtLeast(_, least) => least.epoch != head.epoch || least.seq <= head.seq,
+        }
+    }
+
+    fn parse(wire: Option<WireFreshness>) -> Result<Self, Refusal> {
+        match wire.and_then(|freshness| freshness.requirement) {
+            None | Some(Requirement::FromHome(false)) => Ok(Self::Default),
+            Some(Requirement::FromHome(true)) => Ok(Self::Home),
+            Some(Requirement::AtLeastAsFresh(token)) => {
+                let parsed = LogHead::from_change_token(&token).map(|(member, head)| Self::AtLeast(member, head));
+                parsed.ok_or_else(|| Refusal::field("freshness.at_least_as_fresh", "a change token that was given out"))
+            }
+        }
+    }
+}
+
 impl Query {
-    /// Parses a request, refusing in this order: venue, caller's right to it, purpose, scope, staff id, token.
+    /// Parses a request, refusing in this order: venue, caller's right to it, purpose, scope, staff id, freshness, token.
     pub(crate) fn parse(
         request: RecognizeRequest,
         caller: &Caller,
@@ -58,6 +103,7 @@ impl Query {
                 "1 to 32 characters of A-Z, a-z, 0-9, '.', '_' and '-', no 11 digits in a row",
             ));
         }
+        let freshness = Freshness::parse(request.freshness)?;
         if request.token.is_empty() {
             return Err(Refusal::missing("token"));
         }
@@ -68,6 +114,7 @@ impl Query {
             purpose,
             scope,
             staff_id,
+            freshness,
             trace,
             token: request.token,
             proof,

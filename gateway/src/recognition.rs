@@ -1,5 +1,7 @@
 //! Recognition: what home's statement comes to under the policy of this moment, and the answer that says so (I5, I8).
 
+use std::sync::Arc;
+
 use proto::{
     contract::{
         recognition::{Assignment, Conversion, NextStep, Outcome, RecognizeResponse, Source},
@@ -7,24 +9,29 @@ use proto::{
     },
     member::Member,
     policy::{Judgement, Policy, Text},
-    refusal::{Object, Refusal},
-    statement::{LogHead, Statement, Status, UnverifiedStatement},
+    statement::{LogHead, Status},
     terms::{Level, Scope},
     time::UnixTime,
-    token::ConsentToken,
-    trust::TrustList,
 };
+
 use tracing::instrument;
+
+use crate::{
+    cache::{HeldStatement, Hit},
+    home::{HomeSaid, Said},
+};
 
 /// What became of an exchange.
 #[derive(Debug)]
 pub(crate) enum Finding {
-    /// Home's verified statement and what it comes to.
+    /// Home's verified statement, how we know, and what it comes to.
     Stated {
-        /// The statement as home signed it.
-        bytes: Vec<u8>,
         /// The statement.
-        statement: Box<Statement>,
+        held: Arc<HeldStatement>,
+        /// Where it came from.
+        source: Source,
+        /// Up to where in home's change log it is known to hold.
+        head: LogHead,
         /// What it comes to.
         judgement: Judgement,
     },
@@ -35,38 +42,25 @@ pub(crate) enum Finding {
 }
 
 impl Finding {
-    /// Verifies home's statement: its own key, this token, holding now, no more than was granted. Then judges it.
-    #[instrument(level = "debug", name = "statement", skip_all)]
-    pub(crate) fn of_statement(
-        bytes: Vec<u8>,
-        token: &ConsentToken,
-        granted: Scope,
-        list: &TrustList,
-        policy: &Policy,
-        now: UnixTime,
-    ) -> Result<Self, Refusal> {
-        let issuer = token.consent().issuer;
-        let unverified = UnverifiedStatement::parse(&bytes)?;
-        let key = list.statement_key(issuer, unverified.kid())?;
-        let statement = unverified.verify(key)?;
-        statement.check_binding(issuer, token.hash())?;
-        statement.check_time(now, &policy.lives)?;
-        statement.check_scope(granted)?;
-        let judgement = policy.judge(statement.status());
-        Ok(Self::Stated { bytes, statement: Box::new(statement), judgement })
-    }
-
-    /// Refuses a statement from before what was known of home's change log when home was asked (I4).
-    pub(crate) fn not_older_than(self, known: Option<LogHead>) -> Result<Self, Refusal> {
-        match (&self, known) {
-            (Self::Stated { statement, .. }, Some(known)) => {
-                let head = statement.status().head;
-                if head.epoch == known.epoch && head.seq < known.seq {
-                    return Err(Refusal::malformed(Object::Statement, "it is older than what is known"));
-                }
-                Ok(self)
+    /// What home said, judged by the policy of this moment.
+    pub(crate) fn of(said: Said, policy: &Policy) -> Self {
+        let stated = |held: Arc<HeldStatement>, source, head| {
+            let judgement = policy.judge(held.statement.status());
+            Self::Stated { held, source, head, judgement }
+        };
+        match said {
+            Said::Home(HomeSaid::Statement(held)) => {
+                let head = held.statement.status().head;
+                stated(held, Source::Home, head)
             }
-            _ => Ok(self),
+            Said::Home(HomeSaid::Unknown(head)) => Self::UnknownTraveler(head),
+            Said::Held(Hit { statement: Some(held), head }) => stated(held, Source::Cache, head),
+            Said::Held(Hit { statement: None, head }) => Self::UnknownTraveler(Some(head)),
+            Said::LastKnown(held) => {
+                let head = held.statement.status().head;
+                stated(held, Source::LastKnown, head)
+            }
+            Said::Unreachable => Self::HomeUnreachable,
         }
     }
 
@@ -79,10 +73,10 @@ impl Finding {
         }
     }
 
-    /// The bytes of the statement, if there is one.
-    pub(crate) fn statement_bytes(&self) -> Option<&[u8]> {
+    /// The bytes of the statement and where it came from, if there is one.
+    pub(crate) fn statement(&self) -> Option<(&[u8], Source)> {
         match self {
-            Self::Stated { bytes, .. } => Some(bytes),
+            Self::Stated { held, source, .. } => Some((&held.bytes, *source)),
             Self::UnknownTraveler(_) | Self::HomeUnreachable => None,
         }
     }
@@ -104,30 +98,30 @@ impl Finding {
             granted_scope: u32::from(granted.bits()),
             ..RecognizeResponse::default()
         };
-        let (bytes, statement, judgement) = match self {
-            Self::Stated { bytes, statement, judgement } => (bytes, statement, judgement),
+        let (held, source, head, judgement) = match self {
+            Self::Stated { held, source, head, judgement } => (held, source, head, judgement),
             Self::UnknownTraveler(head) => {
                 answer.change_token = head.map(|head| head.to_change_token(home)).unwrap_or_default();
                 return answer;
             }
             Self::HomeUnreachable => return answer,
         };
-        let status = statement.status();
-        answer.change_token = status.head.to_change_token(home);
+        let status = held.statement.status();
+        answer.change_token = head.to_change_token(home);
         match judgement {
             Judgement::Status(level) => {
                 answer.level = level_number(level);
                 answer.conversion = Some(conversion(status, answer.level, policy_version));
                 answer.assignment = assignment(status);
-                answer.source = Source::Home.into();
+                answer.source = source.into();
                 answer.as_of = Some(status.issued_at.to_protobuf());
-                answer.statement = bytes;
+                answer.statement = held.bytes.clone();
             }
             Judgement::Undetermined => {
                 answer.conversion = Some(conversion(status, 0, policy_version));
-                answer.source = Source::Home.into();
+                answer.source = source.into();
                 answer.as_of = Some(status.issued_at.to_protobuf());
-                answer.statement = bytes;
+                answer.statement = held.bytes.clone();
             }
             Judgement::Unsubstantiated(authority) => {
                 answer.correction = Some(step(&policy.correction(home, authority.as_ref())));

@@ -1,76 +1,112 @@
 //! Routing: a token's issuer is its home member, and the trust list says where that member's nodes are. Never a broadcast.
+//!
+//! A member of whom the list says anything new begins anew: what was held by its old keys is gone at once (DESIGN §3).
 
 use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use peer::{serve::Standing, trust::Trust};
 use proto::{member::Member, trust::MemberTrust};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::member::{MemberClient, MemberLimits};
+use crate::{
+    cache::MemberCache,
+    follow::Follower,
+    home::Home,
+    member::{MemberClient, MemberLimits},
+    metrics::ExchangeMetrics,
+};
 
-/// The clients of all members, replaced with the trust list.
+/// The homes of all members, replaced with the trust list.
 #[derive(Debug)]
 pub(crate) struct Routes {
     standing: Standing,
     limits: MemberLimits,
-    clients: ArcSwap<HashMap<Member, Route>>,
+    max_cache_bytes: u64,
+    metrics: ExchangeMetrics,
+    routes: ArcSwap<HashMap<Member, Route>>,
 }
 
 #[derive(Clone, Debug)]
 struct Route {
     trust: MemberTrust,
-    client: Arc<MemberClient>,
+    home: Arc<Home>,
+    /// None before anything is served: a check of the configuration dials nobody.
+    following: Option<Arc<Following>>,
+}
+
+/// Follows a member's change log until it is dropped.
+#[derive(Debug)]
+struct Following(JoinHandle<()>);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Routes {
-    /// Clients for the members of the trust list held now.
-    pub(crate) fn new(standing: Standing, limits: MemberLimits) -> Self {
-        let routes = Self { standing, limits, clients: ArcSwap::default() };
-        routes.refresh(&routes.standing.trust.current());
+    /// The homes of the members of the trust list held now; each may hold answers of so many bytes.
+    pub(crate) fn new(
+        standing: Standing,
+        limits: MemberLimits,
+        max_cache_bytes: u64,
+        metrics: ExchangeMetrics,
+    ) -> Self {
+        let routes = Self { standing, limits, max_cache_bytes, metrics, routes: ArcSwap::default() };
+        routes.refresh(&routes.standing.trust.current(), false);
         routes
     }
 
-    /// The client of a member, if the trust list has it.
-    pub(crate) fn to(&self, member: Member) -> Option<Arc<MemberClient>> {
-        self.clients.load().get(&member).map(|route| route.client.clone())
+    /// A member's home, if the trust list has it.
+    pub(crate) fn to(&self, member: Member) -> Option<Arc<Home>> {
+        self.routes.load().get(&member).map(|route| route.home.clone())
     }
 
-    /// The clients of all members.
-    pub(crate) fn all(&self) -> Vec<(Member, Arc<MemberClient>)> {
-        self.clients.load().iter().map(|(member, route)| (*member, route.client.clone())).collect()
+    /// The homes of all members.
+    pub(crate) fn all(&self) -> Vec<(Member, Arc<Home>)> {
+        self.routes.load().iter().map(|(member, route)| (*member, route.home.clone())).collect()
     }
 
-    /// Follows the trust list until `shutdown`.
+    /// Follows the trust list and every member's change log until `shutdown`.
     pub(crate) async fn follow(self: Arc<Self>, shutdown: CancellationToken) {
         let mut changed = self.standing.trust.subscribe();
         loop {
+            self.refresh(&self.standing.trust.current(), true);
             tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return self.routes.store(Arc::default()),
                 change = changed.changed() => if change.is_err() { return },
             }
-            self.refresh(&self.standing.trust.current());
         }
     }
 
-    /// Members of whom nothing has changed keep their connections; the others' are given up with all that hung on them.
-    fn refresh(&self, trust: &Trust) {
-        let old = self.clients.load();
-        let mut clients = HashMap::new();
+    /// Members of whom nothing has changed keep what they have; the others' is given up with all that hung on it.
+    fn refresh(&self, trust: &Trust, follow: bool) {
+        let old = self.routes.load();
+        let mut routes = HashMap::new();
         for (member, entry) in &trust.list.members {
-            let kept = old.get(member).filter(|route| route.trust == *entry);
-            let client = match kept {
-                Some(route) => Ok(route.client.clone()),
-                None => MemberClient::new(*member, &entry.endpoints, &self.standing, self.limits).map(Arc::new),
+            let route = match old.get(member).filter(|route| route.trust == *entry) {
+                Some(route) if !follow || route.following.is_some() => Ok(route.clone()),
+                _ => self.open(*member, entry, follow),
             };
-            match client {
-                Ok(client) => {
-                    clients.insert(*member, Route { trust: entry.clone(), client });
+            match route {
+                Ok(route) => {
+                    routes.insert(*member, route);
                 }
                 Err(error) => warn!(%member, %error, "the member's endpoints cannot be dialled"),
             }
         }
-        self.clients.store(Arc::new(clients));
+        self.routes.store(Arc::new(routes));
+    }
+
+    fn open(&self, member: Member, trust: &MemberTrust, follow: bool) -> Result<Route, tonic::transport::Error> {
+        let client = MemberClient::new(member, &trust.endpoints, &self.standing, self.limits)?;
+        let cache = MemberCache::new(self.max_cache_bytes);
+        let home = Arc::new(Home::new(member, client, cache, self.metrics.clone()));
+        let follower = Follower::new(member, &trust.endpoints, &self.standing, home.clone())?;
+        let following = follow.then(|| Arc::new(Following(tokio::spawn(follower.run()))));
+        Ok(Route { trust: trust.clone(), home, following })
     }
 }

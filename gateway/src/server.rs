@@ -120,13 +120,15 @@ impl Gateway {
             Record::open(&config.data_dir, config.limits.record, clock, RecordMetrics::new(&meter), impaired.clone())
                 .map_err(|error| GatewayError::Record(error.to_string()))?;
         let redemptions = Redemptions::new(config.limits.max_redemptions, config.replicas > 1, claims);
-        let routes = Arc::new(Routes::new(standing.clone(), config.limits.member));
+        let exchange_metrics = ExchangeMetrics::new(&meter);
+        let share = config.limits.max_cache_bytes / standing.trust.current().list.members.len().max(1) as u64;
+        let routes = Arc::new(Routes::new(standing.clone(), config.limits.member, share, exchange_metrics.clone()));
         let exchange = Exchange {
             standing: standing.clone(),
             routes: routes.clone(),
             redemptions,
             record,
-            metrics: ExchangeMetrics::new(&meter),
+            metrics: exchange_metrics,
             random,
         };
         Ok(Self { config, standing, metrics, exchange: Arc::new(exchange), routes, writer, impaired })

@@ -126,7 +126,7 @@ impl Reporter {
     pub(crate) fn report(&self) -> Report {
         let (trust, now) = (self.standing.trust.current(), self.standing.trust.clock().now());
         let describe = |member: &Member| {
-            let certificate = self.routes.to(*member).and_then(|client| client.certificate_expires_at());
+            let certificate = self.routes.to(*member).and_then(|home| home.client.certificate_expires_at());
             let suspension = trust.list.suspension(Realm::Member(*member), now);
             describe(*member, self.board.notice(*member), certificate, suspension, now)
         };

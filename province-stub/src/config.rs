@@ -3,12 +3,13 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use peer::{
     config::{ConfigError, IdentitySection, TrustSection, private_listener, read, relative_to, wrong},
     credentials::CredentialFiles,
-    limits::{LimitsSection, ServerLimits},
+    limits::{Check, LimitsSection, ServerLimits},
     trust::TrustFiles,
 };
 use proto::{
@@ -17,7 +18,7 @@ use proto::{
 };
 use serde::Deserialize;
 
-use crate::keys::KeyFiles;
+use crate::{keys::KeyFiles, watch::WatchLimits};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct Config {
     pub keys: KeyFiles,
     /// Bounds.
     pub limits: ServerLimits,
+    /// Those of the change stream.
+    pub watch: WatchLimits,
 }
 
 /// Streams of one connection unless it is said: the gateway asks for everybody over few connections.
@@ -63,6 +66,17 @@ struct Document {
     keys: KeysSection,
     #[serde(default)]
     limits: LimitsSection,
+    #[serde(default)]
+    watch: WatchSection,
+}
+
+/// `[watch]`: the change stream.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WatchSection {
+    max_streams: usize,
+    #[serde(with = "humantime_serde")]
+    max_wait: Duration,
 }
 
 /// `[keys]`: the node's secrets, mode 0600.
@@ -92,10 +106,33 @@ impl Config {
             credentials: document.identity.files(path),
             keys: document.keys.files(path),
             limits: document.limits.check(path, STREAMS)?,
+            watch: document.watch.check(path)?,
             domain,
             listen: document.listen,
             private_listen: private_listener(path, document.private_listen, document.private_beyond_loopback)?,
             data_dir,
+        })
+    }
+
+    /// The file its store is in.
+    pub fn database(&self) -> PathBuf {
+        self.data_dir.join("node.db")
+    }
+}
+
+impl Default for WatchSection {
+    fn default() -> Self {
+        let WatchLimits { max_streams, max_wait } = WatchLimits::default();
+        Self { max_streams, max_wait }
+    }
+}
+
+impl WatchSection {
+    fn check(self, path: &Path) -> Result<WatchLimits, ConfigError> {
+        let check = Check { path, section: "watch" };
+        Ok(WatchLimits {
+            max_streams: check.within("max_streams", self.max_streams, 1, 10_000)?,
+            max_wait: check.lasts("max_wait", self.max_wait, Duration::from_secs(60))?,
         })
     }
 }

@@ -40,6 +40,7 @@ pub mod seed;
 pub mod server;
 pub mod standing;
 pub mod store;
+pub mod watch;
 
 mod metrics;
 mod service;

@@ -12,7 +12,11 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use peer::serve::Listeners;
 use proto::{random::SystemRandom, time::SystemClock};
-use province_stub::{config::Config, server::Node};
+use province_stub::{
+    config::Config,
+    server::Node,
+    store::{Store as _, sqlite::SqliteStore},
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +41,13 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Begin a new epoch of the change log: after a restore that the node cannot see by itself (a disk or a machine rolled
+    /// back). Gateways drop what they hold of this member and ask anew.
+    NewEpoch {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// The node's own keys.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -58,12 +69,22 @@ async fn main() -> ExitCode {
             Ok((config, node)) => listen_and_serve(&config, node).await,
             Err(error) => return fail(&error, ExitCode::from(BAD_CONFIGURATION)),
         },
+        Command::NewEpoch { config } => new_epoch(&config).await,
         Command::Keys(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, ExitCode::FAILURE),
     }
+}
+
+async fn new_epoch(path: &Path) -> Result<()> {
+    let config = Config::read(path)?;
+    let store = SqliteStore::open(&config.database(), &SystemRandom).await?;
+    let head = store.renew_epoch(&SystemRandom).await?;
+    store.close().await;
+    println!("{}: a new epoch, after change {}", config.id, head.seq);
+    Ok(())
 }
 
 async fn open(path: &Path) -> Result<(Config, Node)> {

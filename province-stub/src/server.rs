@@ -44,6 +44,7 @@ use crate::{
     service::Endpoint,
     standing::{StandingConsent, issue_standing},
     store::{Store as _, StoreError, sqlite::SqliteStore},
+    watch::Watchers,
 };
 
 const PROVINCE: &str = "tongxing.province.v1.ProvinceService";
@@ -52,6 +53,8 @@ const ASSIGNMENT: &str = "tongxing.assignment.v1.AssignmentService";
 
 /// How often what is past its retention is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// Between two notes of where the log stands.
+const WITNESS_PAUSE: Duration = Duration::from_secs(1);
 /// Between two parts of a long sweep.
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 /// How long the store has to close; with the server's own grace the whole stop stays under 5 s.
@@ -143,7 +146,7 @@ impl Node {
             return Err(NodeError::Identity { path: config.credentials.certificate, found, expected });
         }
         check_trusted(&config, &keys, &trust.current().list)?;
-        let path = config.data_dir.join("node.db");
+        let path = config.database();
         let store = SqliteStore::open(&path, &*random).await.map_err(|error| NodeError::Store { path, error })?;
         let home = Arc::new(Home { member: config.member, store, keys, random });
         let metrics = Metrics::new("province-stub", credentials.id())?;
@@ -168,11 +171,14 @@ impl Node {
             home: home.clone(),
             trust: standing.trust.clone(),
             metrics: NodeMetrics::new(&metrics.meter()),
+            watchers: Arc::new(Watchers::new(config.watch, shutdown.clone())),
         });
         let sweeping = tokio::spawn(sweep(home.clone(), standing.trust.clock().clone()));
+        let witnessing = tokio::spawn(witness(home.clone()));
         let service = service(endpoint, &config, &metrics);
         let served = serve(listeners, standing, service, metrics, shutdown).await;
         sweeping.abort();
+        witnessing.abort();
         if timeout(CLOSE_WITHIN, home.store.close()).await.is_err() {
             // Whatever was committed is durable; the write-ahead log is taken up at the next start.
             warn!("the store was still busy when the node stopped");
@@ -223,6 +229,7 @@ fn service(endpoint: Arc<Endpoint<SqliteStore>>, config: &Config, metrics: &Metr
     let methods = [
         "tongxing.province.v1.ProvinceService/Lookup",
         "tongxing.province.v1.ProvinceService/GetNode",
+        "tongxing.province.v1.ProvinceService/WatchChanges",
         "tongxing.traveler.v1.TravelerService/EnrollDevice",
         "tongxing.traveler.v1.TravelerService/IssueConsent",
         "tongxing.traveler.v1.TravelerService/ListConsents",
@@ -266,6 +273,17 @@ fn check_trusted(config: &Config, keys: &Keys, list: &TrustList) -> Result<(), N
         return not_trusted(&config.keys.sealing, "sealing");
     }
     Ok(())
+}
+
+/// Notes where the log stands, soon after it has moved.
+async fn witness(home: Arc<Home<SqliteStore>>) {
+    let mut commits = home.store.commits();
+    while commits.changed().await.is_ok() {
+        if let Err(error) = home.store.witness().await {
+            warn!(%error, "where the change log stands could not be noted");
+        }
+        sleep(WITNESS_PAUSE).await;
+    }
 }
 
 /// Forgets what is past its retention, now and then.

@@ -3,6 +3,7 @@
 //! Who may call what is not asked here but at the edge; [`crate::server`] gives it the rules.
 
 mod parse;
+mod watch;
 
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use proto::{
     contract::{
         assignment::{SetCodeRequest, SetCodeResponse, assignment_service_server::AssignmentService},
         province::{
-            GetNodeRequest, GetNodeResponse, LookupRequest, LookupResponse, UnknownTraveler, lookup_response,
-            province_service_server::ProvinceService,
+            GetNodeRequest, GetNodeResponse, LookupRequest, LookupResponse, UnknownTraveler, WatchChangesRequest,
+            lookup_response, province_service_server::ProvinceService,
         },
         traveler::{
             Consent, EnrollDeviceRequest, EnrollDeviceResponse, IssueConsentRequest, IssueConsentResponse,
@@ -26,7 +27,7 @@ use proto::{
     refusal::{Blame, Refusal},
     time::UnixTime,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, debug_span, field::Empty};
 
 use crate::{
@@ -38,6 +39,7 @@ use crate::{
     lookup::{Answer, lookup},
     metrics::{NodeMetrics, outcome_word},
     store::{IssuedConsent, Store},
+    watch::Watchers,
 };
 
 /// A home with its wires: what all three services share.
@@ -46,6 +48,7 @@ pub(crate) struct Endpoint<S> {
     pub(crate) home: Arc<Home<S>>,
     pub(crate) trust: Arc<TrustStore>,
     pub(crate) metrics: NodeMetrics,
+    pub(crate) watchers: Arc<Watchers>,
 }
 
 impl<S: Store> Endpoint<S> {
@@ -130,6 +133,8 @@ impl<S: Store> Endpoint<S> {
 
 #[tonic::async_trait]
 impl<S: Store> ProvinceService for Endpoint<S> {
+    type WatchChangesStream = watch::Changes;
+
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
         let span = debug_span!("lookup", outcome = Empty);
         let answer = self.answer_lookup(request.into_inner()).instrument(span.clone()).await;
@@ -146,6 +151,13 @@ impl<S: Store> ProvinceService for Endpoint<S> {
 
     async fn get_node(&self, _request: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {
         Ok(Response::new(self.answer_node().await?))
+    }
+
+    async fn watch_changes(
+        &self,
+        request: Request<Streaming<WatchChangesRequest>>,
+    ) -> Result<Response<watch::Changes>, Status> {
+        Ok(Response::new(watch::open(self.home.clone(), self.watchers.clone(), request.into_inner())?))
     }
 }
 

@@ -20,6 +20,7 @@ use proto::{
     token::{Cti, TokenHash},
 };
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::{document::Document, request::RequestKey};
 
@@ -114,12 +115,18 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The committed head of the change log.
     fn head(&self) -> impl Future<Output = Result<LogHead, StoreError>> + Send;
 
+    /// Tells, soon after, that this process has committed events. A hint: other processes of the same store give none.
+    fn commits(&self) -> watch::Receiver<()>;
+
     /// Up to `limit` events after number `after`, in order.
     fn changes(&self, after: u64, limit: u32) -> impl Future<Output = Result<Vec<Change>, StoreError>> + Send;
 
     /// Forgets some of what is past its retention, and says how much: nothing when it is done. One transaction is short,
     /// so that nobody waits for it. The change log's head stays.
     fn sweep(&self, now: UnixTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Notes where the log stands outside of the store, so that an older copy of it is known as one when it is opened.
+    fn witness(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Finishes what is under way and lets go of the store's files.
     fn close(&self) -> impl Future<Output = ()> + Send;

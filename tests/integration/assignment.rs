@@ -5,7 +5,7 @@ use std::time::Duration;
 use proto::{
     contract::{
         assignment::{SetCodeRequest, SetCodeResponse, assignment_service_client::AssignmentServiceClient},
-        recognition::{Decision, Outcome},
+        recognition::{Decision, Freshness, Outcome, RecognizeRequest, freshness::Requirement},
         traveler::EnrollDeviceRequest,
         types::{Document, Level},
     },
@@ -92,7 +92,7 @@ async fn the_next_recognition_shows_what_an_operator_set() {
         let set = set(SetCodeRequest { label, rule, authority, ..red(&person) }).await.expect("the code is set");
         assert_eq!(set.assign_time, Some(sandbox.now().to_protobuf()), "{name}: another time");
         assert_eq!(set.changed_consents, 2, "{name}: another number of live consents");
-        let answer = sandbox.show(&station(), &pass, Purpose::Entry).await.answer;
+        let answer = sandbox.show_after(&station(), &pass, Purpose::Entry, &set.change_token).await.answer;
         assert_eq!(answer.outcome(), outcome, "{name}: another outcome");
         assert_eq!((answer.level(), answer.decision()), (level, decision), "{name}: another level or decision");
         let (of, head) = LogHead::from_change_token(&set.change_token).expect("a change token");
@@ -111,8 +111,9 @@ async fn who_had_no_code_gets_one() {
     let pass = sandbox.pass_of(home(), &person, &Wish::default()).await;
     let unknown = sandbox.show(&station(), &pass, Purpose::Entry).await.answer;
     assert_eq!(unknown.outcome(), Outcome::UnknownTraveler, "they have a code already");
-    set(SetCodeRequest { label: "绿码".into(), ..red(&person) }).await.expect("the code is set");
-    still_serves(&sandbox.at(&station()), &sandbox.request(&station(), &pass), "nothing").await;
+    let set = set(SetCodeRequest { label: "绿码".into(), ..red(&person) }).await.expect("the code is set");
+    let known = sandbox.show_after(&station(), &pass, Purpose::Entry, &set.change_token).await.answer;
+    assert_eq!(known.outcome(), Outcome::Status);
 }
 
 #[tokio::test]
@@ -209,7 +210,9 @@ async fn a_newcomer_is_unknown_until_home_gives_a_code() {
         label: "绿码".into(),
         ..red(&sandbox.person(home(), Condition::Green))
     };
-    set(code).await.expect("the code is set");
+    let set = set(code).await.expect("the code is set");
+    let freshness = Some(Freshness { requirement: Some(Requirement::AtLeastAsFresh(set.change_token)) });
+    let request = RecognizeRequest { freshness, ..request };
     still_serves(&sandbox.at(&station()), &request, "home gave a code").await;
 }
 

@@ -40,7 +40,7 @@ use std::{
 
 use ::gateway::documents::{self, TrustSource};
 use proto::{
-    contract::recognition::{Outcome, RecognizeRequest, RecognizeResponse},
+    contract::recognition::{Outcome, RecognizeRequest, RecognizeResponse, freshness::Requirement},
     envelope::MAX_LIFE,
     member::Member,
     suite::SigningKey,
@@ -198,6 +198,13 @@ impl Sandbox {
     /// Shows a pass at a venue whose code was scanned; there must be an answer.
     pub(crate) async fn show(&self, venue: &VenueId, pass: &Pass, purpose: Purpose) -> Seen {
         let shown = self.at(venue).show(&pass.present(Some(venue), self.now()), purpose).await;
+        shown.expect("what the answer carries verifies").expect("there is an answer")
+    }
+
+    /// The same, at least as fresh as a change token.
+    pub(crate) async fn show_after(&self, venue: &VenueId, pass: &Pass, purpose: Purpose, change: &[u8]) -> Seen {
+        let fresh = Some(Requirement::AtLeastAsFresh(change.to_vec()));
+        let shown = self.at(venue).show_as_fresh(&pass.present(Some(venue), self.now()), purpose, fresh).await;
         shown.expect("what the answer carries verifies").expect("there is an answer")
     }
 

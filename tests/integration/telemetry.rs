@@ -7,7 +7,8 @@ use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::Status
 use peer::config::{parse_hex, to_hex};
 use proto::{
     contract::recognition::{
-        Outcome, RecognizeRequest, RecognizeResponse, recognition_service_client::RecognitionServiceClient,
+        Freshness, Outcome, RecognizeRequest, RecognizeResponse, freshness::Requirement,
+        recognition_service_client::RecognitionServiceClient,
     },
     token::UnverifiedToken,
     venue::VenueId,
@@ -159,6 +160,9 @@ async fn one_trace_goes_from_the_caller_to_home() {
     let (sandbox, channel) = (&stage.sandbox, stage.gateway.channel(&stage.sandbox, &station()));
     let good = sandbox.request(&station(), &sandbox.green(member("51")).await);
     still_serves(&stage.gateway.at(sandbox, &station()), &good, "the start").await;
+    // What is held would have no way to home to follow.
+    let freshness = Some(Freshness { requirement: Some(Requirement::FromHome(true)) });
+    let good = RecognizeRequest { freshness, ..good };
     let answer = ask(channel.clone(), good.clone(), &traceparent(TRACE)).await.expect("an answer").into_inner();
     assert_eq!(answer.outcome(), Outcome::Status);
     let other = TRACE.replace("4bf9", "5bf9");

@@ -10,7 +10,10 @@ use peer::{
 };
 use proto::{
     contract::{
-        recognition::{RecognizeRequest, RecognizeResponse, recognition_service_client::RecognitionServiceClient},
+        recognition::{
+            Freshness, RecognizeRequest, RecognizeResponse, freshness::Requirement,
+            recognition_service_client::RecognitionServiceClient,
+        },
         types,
     },
     hint::IdentityHint,
@@ -63,6 +66,7 @@ impl Checkpoint {
             purpose: i32::from(purpose.number()),
             scope: 0,
             staff_id: String::new(),
+            freshness: None,
         }
     }
 
@@ -73,7 +77,19 @@ impl Checkpoint {
 
     /// Shows a presentation and looks at the answer.
     pub async fn show(&self, presentation: &Presentation, purpose: Purpose) -> Result<Result<Seen, Status>> {
-        match self.send(Self::request(&self.venue, presentation, purpose)).await {
+        self.show_as_fresh(presentation, purpose, None).await
+    }
+
+    /// The same, with an answer as fresh as that.
+    pub async fn show_as_fresh(
+        &self,
+        presentation: &Presentation,
+        purpose: Purpose,
+        freshness: Option<Requirement>,
+    ) -> Result<Result<Seen, Status>> {
+        let freshness = freshness.map(|requirement| Freshness { requirement: Some(requirement) });
+        let request = RecognizeRequest { freshness, ..Self::request(&self.venue, presentation, purpose) };
+        match self.send(request).await {
             Ok(answer) => self.look(presentation, answer).map(Ok),
             Err(status) => Ok(Err(status)),
         }

@@ -16,7 +16,10 @@ use proto::{
     cbor,
     consent_request::ConsentRequest,
     contract::{
-        traveler::{EnrollDeviceRequest, IssueConsentRequest, traveler_service_client::TravelerServiceClient},
+        traveler::{
+            EnrollDeviceRequest, IssueConsentRequest, RevokeConsentRequest,
+            traveler_service_client::TravelerServiceClient,
+        },
         types,
     },
     member::Member,
@@ -158,6 +161,12 @@ impl Phone {
         let expires_at = response.expire_time.context("the node says no expiry")?.seconds;
         let expires_at = UnixTime::from_secs(u64::try_from(expires_at).unwrap_or(0));
         Pass::new(response.token, key, HintKey(hint_key), expires_at)
+    }
+
+    /// Takes a consent back. Returns where home's change log stood after it.
+    pub async fn revoke(&self, pass: &Pass) -> Result<Vec<u8>> {
+        let request = RevokeConsentRequest { device_id: self.device_id.to_vec(), cti: pass.cti.0.to_vec() };
+        Ok(self.backend.client.clone().revoke_consent(request).await?.into_inner().change_token)
     }
 }
 

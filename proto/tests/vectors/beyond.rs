@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::json::File;
 
-const BEYOND: [&str; 45] = [
+const BEYOND: [&str; 47] = [
     "consent-token/aud-long-number",
     "consent-token/cnf-off-the-curve",
     "consent-token/purposes-descending",
@@ -51,6 +51,8 @@ const BEYOND: [&str; 45] = [
     "trust-list/key-of-two-members",
     "trust-list/key-twice",
     "trust-list/categories-descending",
+    "trust-list/suspension-without-end",
+    "trust-list/suspension-too-long",
 ];
 
 /// Marks them.

@@ -7,24 +7,23 @@
 mod changes;
 mod codes;
 mod consents;
+mod epoch;
 mod people;
 mod requests;
 mod rows;
 
-use std::{path::Path, time::Duration};
-
-use proto::{
-    random::{self, Random},
-    statement::LogHead,
-    terms::Scope,
-    time::UnixTime,
-    token::Cti,
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
 };
+
+use proto::{random::Random, statement::LogHead, terms::Scope, time::UnixTime, token::Cti};
 use sqlx::{
     ConnectOptions as _, Connection as _, SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::sync::watch;
 
 use super::{
     Assigned, CHANGE_RETENTION, CONSENT_RETENTION, Change, Device, DeviceId, IssuedConsent, IssuedToken, NewAssignment,
@@ -59,6 +58,8 @@ const STATEMENT_CACHE: usize = 48;
 pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
+    committed: watch::Sender<()>,
+    path: PathBuf,
 }
 
 impl SqliteStore {
@@ -83,22 +84,44 @@ impl SqliteStore {
             .min_connections(0)
             .idle_timeout(READER_IDLE)
             .connect_lazy_with(options.pragma("query_only", "ON"));
-        let store = Self { writer, readers };
+        let store = Self { writer, readers, committed: watch::channel(()).0, path: path.to_owned() };
         let mut tx = store.begin().await?;
-        changes::found(&mut tx, random::bytes(random)).await?;
+        epoch::settle(&mut tx, path, random).await?;
         tx.commit().await?;
+        store.witness().await?;
         Ok(store)
+    }
+
+    /// Begins a new epoch of the change log: whoever restored the store by other means than its file says so with this.
+    pub async fn renew_epoch(&self, random: &dyn Random) -> Result<LogHead, StoreError> {
+        let mut tx = self.begin().await?;
+        let head = epoch::renew(&mut tx, random).await?;
+        self.commit(tx).await?;
+        self.witness().await?;
+        Ok(head)
     }
 
     /// Begins the one writing transaction there can be.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
         self.writer.begin_with("BEGIN IMMEDIATE").await
     }
+
+    /// Commits what may have made events, and tells who waits for them.
+    async fn commit(&self, tx: Transaction<'static, Sqlite>) -> Result<(), sqlx::Error> {
+        tx.commit().await?;
+        self.committed.send_replace(());
+        Ok(())
+    }
 }
 
 fn migrator() -> Migrator {
-    let initial = include_str!("../../migrations/0001_initial.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "initial".into(), MigrationType::Simple, initial, false)])
+    let simple = |version, name: &'static str, sql: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    };
+    Migrator::with_migrations(vec![
+        simple(1, "initial", include_str!("../../migrations/0001_initial.sql")),
+        simple(2, "log file", include_str!("../../migrations/0002_log_file.sql")),
+    ])
 }
 
 impl Store for SqliteStore {
@@ -137,7 +160,7 @@ impl Store for SqliteStore {
         consents::insert(&mut tx, consent, limit).await?;
         let issued = IssuedToken { cti: consent.cti, expires_at: consent.expires_at, token: consent.token.clone() };
         requests::remember(&mut tx, request, &issued).await?;
-        tx.commit().await?;
+        self.commit(tx).await?;
         Ok(issued)
     }
 
@@ -152,7 +175,7 @@ impl Store for SqliteStore {
     async fn revoke_consent(&self, cti: Cti, of: Option<PersonId>, now: UnixTime) -> Result<LogHead, StoreError> {
         let mut tx = self.begin().await?;
         let head = consents::revoke(&mut tx, cti, of, now).await?;
-        tx.commit().await?;
+        self.commit(tx).await?;
         Ok(head)
     }
 
@@ -169,7 +192,7 @@ impl Store for SqliteStore {
     async fn revoke_standing(&self, now: UnixTime, random: &dyn Random) -> Result<u32, StoreError> {
         let mut tx = self.begin().await?;
         let revoked = consents::revoke_standing(&mut tx, now, random).await?;
-        tx.commit().await?;
+        self.commit(tx).await?;
         Ok(revoked)
     }
 
@@ -196,7 +219,7 @@ impl Store for SqliteStore {
         }
         let assigned = codes::set(&mut tx, &request.id, assignment, random).await?;
         requests::remember(&mut tx, request, &assigned).await?;
-        tx.commit().await?;
+        self.commit(tx).await?;
         Ok(assigned)
     }
 
@@ -216,6 +239,10 @@ impl Store for SqliteStore {
         changes::head(&mut *self.readers.acquire().await?).await
     }
 
+    fn commits(&self) -> watch::Receiver<()> {
+        self.committed.subscribe()
+    }
+
     async fn changes(&self, after: u64, limit: u32) -> Result<Vec<Change>, StoreError> {
         changes::after(&mut *self.readers.acquire().await?, after, limit).await
     }
@@ -230,6 +257,11 @@ impl Store for SqliteStore {
         }
         tx.commit().await?;
         Ok(forgotten)
+    }
+
+    async fn witness(&self) -> Result<(), StoreError> {
+        let head = self.head().await?;
+        epoch::witness(&self.path, head).map_err(|error| StoreError::Unavailable(error.into()))
     }
 
     async fn close(&self) {
@@ -272,6 +304,52 @@ mod tests {
         let head = first.head().await.unwrap();
         first.close().await;
         assert_eq!(open(dir.path()).await.head().await.unwrap(), head);
+    }
+
+    /// A log with three events; then the head that stands, and the directory.
+    async fn log(dir: &Path) -> LogHead {
+        let store = open(dir).await;
+        store.witness().await.unwrap();
+        let head = store.head().await.unwrap();
+        store.close().await;
+        head
+    }
+
+    async fn epoch_after(dir: &Path) -> [u8; 16] {
+        let store = open(dir).await;
+        let head = store.head().await.unwrap();
+        store.close().await;
+        head.epoch
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_put_back_begins_a_new_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, backup) = (dir.path().join("node.db"), dir.path().join("backup.db"));
+        let epoch = log(dir.path()).await.epoch;
+        std::fs::copy(&file, &backup).unwrap();
+        assert_eq!(epoch_after(dir.path()).await, epoch, "a restart is no restore");
+        std::fs::rename(&backup, &file).unwrap();
+        let restored = epoch_after(dir.path()).await;
+        assert_ne!(restored, epoch);
+        assert_eq!(epoch_after(dir.path()).await, restored, "and keeps it");
+    }
+
+    #[tokio::test]
+    async fn a_database_behind_its_witness_begins_a_new_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        let head = log(dir.path()).await;
+        epoch::witness(&dir.path().join("node.db"), LogHead { seq: head.seq + 1, ..head }).unwrap();
+        let restored = epoch_after(dir.path()).await;
+        assert_ne!(restored, head.epoch);
+        assert_eq!(epoch_after(dir.path()).await, restored);
+        std::fs::remove_file(dir.path().join("node.db.head")).unwrap();
+        assert_eq!(epoch_after(dir.path()).await, restored, "no witness accuses nobody");
+        let store = open(dir.path()).await;
+        let renewed = store.renew_epoch(&SystemRandom).await.unwrap();
+        assert_ne!(renewed.epoch, restored);
+        store.close().await;
+        assert_eq!(epoch_after(dir.path()).await, renewed.epoch);
     }
 
     #[tokio::test]

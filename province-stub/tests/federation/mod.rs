@@ -32,6 +32,7 @@ use province_stub::{
     config::Config,
     keys::{KeyFiles, SealingKey},
     server::{Handle, Node, NodeError},
+    watch::WatchLimits,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -165,6 +166,7 @@ impl Federation {
                 secret: self.path("secret"),
                 sealing: self.path("sealing"),
             },
+            watch: WatchLimits::default(),
             limits: ServerLimits {
                 max_request_bytes: 16 * 1024,
                 max_duration: Duration::from_secs(5),

@@ -9,12 +9,13 @@ use std::{
 
 use peer::accept::{AcceptLimits, accept};
 use proto::contract::province::{
-    GetNodeRequest, GetNodeResponse, LookupRequest, LookupResponse, UnknownTraveler, lookup_response,
+    GetNodeRequest, GetNodeResponse, LookupRequest, LookupResponse, UnknownTraveler, WatchChangesRequest,
+    WatchChangesResponse, lookup_response,
     province_service_server::{ProvinceService, ProvinceServiceServer},
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Server};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap, transport::Server};
 
 use super::Sandbox;
 
@@ -58,6 +59,8 @@ impl fmt::Debug for Scripted {
 
 #[tonic::async_trait]
 impl ProvinceService for Scripted {
+    type WatchChangesStream = tokio_stream::Empty<Result<WatchChangesResponse, Status>>;
+
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
         self.heard.lock().unwrap().push(request.metadata().clone());
         let script = self.script.lock().unwrap().clone();
@@ -69,6 +72,14 @@ impl ProvinceService for Scripted {
 
     async fn get_node(&self, _request: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {
         Ok(Response::new(GetNodeResponse { software: "scripted/1".into(), ..GetNodeResponse::default() }))
+    }
+
+    /// A node without a stream: nothing it says is held.
+    async fn watch_changes(
+        &self,
+        _request: Request<Streaming<WatchChangesRequest>>,
+    ) -> Result<Response<Self::WatchChangesStream>, Status> {
+        Err(Status::unimplemented("no change stream here"))
     }
 }
 

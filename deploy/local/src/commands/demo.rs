@@ -71,6 +71,11 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn case(&mut self, name: &str, want: Ending, got: Ending, ms: f64) {
+        self.noted(name, want, got, ms, "");
+    }
+
+    /// A case with a word on how it came about.
+    pub(crate) fn noted(&mut self, name: &str, want: Ending, got: Ending, ms: f64, note: &str) {
         let ((outcome, decision), (wanted, wanted_decision)) = (got.words(), want.words());
         let ok = want == got;
         if ok {
@@ -80,12 +85,15 @@ impl Report {
         }
         if self.json {
             let line = serde_json::json!({ "case": name, "ok": ok, "outcome": outcome, "decision": decision,
-                "wanted_outcome": wanted, "wanted_decision": wanted_decision, "ms": ms });
+                "wanted_outcome": wanted, "wanted_decision": wanted_decision, "ms": ms, "note": note });
             say!("{line}");
         } else if ok {
-            say!("ok   {name:<28} {outcome:<24} {decision:<7} {ms:.1} ms");
+            say!(
+                "ok   {name:<28} {outcome:<24} {decision:<7} {ms:.1} ms{}{note}",
+                if note.is_empty() { "" } else { "  " }
+            );
         } else {
-            say!("FAIL {name:<28} want {wanted} {wanted_decision} got {outcome} {decision}, {ms:.1} ms");
+            say!("FAIL {name:<28} want {wanted} {wanted_decision} got {outcome} {decision}, {ms:.1} ms {note}");
         }
     }
 }

@@ -7,7 +7,7 @@ use gateway::pki::{Authority, LEAF_LIFE};
 use proto::{
     contract::{
         assignment::SetCodeRequest,
-        recognition::{Decision, Outcome},
+        recognition::{Decision, Outcome, RecognizeResponse},
         types,
     },
     identity::{PeerId, Realm},
@@ -21,6 +21,7 @@ use proto::{
 };
 use province_stub::seed::{Condition, SeededPerson};
 use tokio::time::Instant;
+use tonic::Status;
 
 use super::{Ending, Report};
 use crate::{
@@ -229,12 +230,29 @@ impl Stage {
             let mut labels = policy.labels_meaning(member, proto::policy::Meaning::Level(level));
             labels.next().map(str::to_owned).context("every member has a green and a red")
         };
+        let checkpoint = self.desk.checkpoint(&venue)?;
+        let look = async || -> Result<_> {
+            let started = Instant::now();
+            let presentation = pass.present(Some(&venue), SystemClock.now());
+            let result = checkpoint.show(&presentation, Purpose::Entry).await?.map(|seen| seen.answer);
+            Ok((result, started.elapsed().as_secs_f64() * 1000.0))
+        };
+        for name in ["first-look", "second-look"] {
+            let (result, ms) = look().await?;
+            report.noted(name, PASS, Ending::of(&result), ms, &source_words(&result));
+        }
         let steps =
             [("turned-red", proto::terms::Level::Red, STOP), ("turned-green-again", proto::terms::Level::Green, PASS)];
         for (name, level, want) in steps {
             self.set_code(member, &person, label(level)?).await?;
-            let presentation = pass.present(Some(&venue), SystemClock.now());
-            self.ask(report, name, &venue, &presentation, Purpose::Entry, want).await?;
+            let acknowledged = Instant::now();
+            // Nobody asks for anything special; within a second it must be seen (I4).
+            let (mut result, mut ms) = look().await?;
+            while Ending::of(&result) != want && acknowledged.elapsed() < Duration::from_secs(1) {
+                (result, ms) = look().await?;
+            }
+            let seen = format!("seen {:.1} ms after home's word", acknowledged.elapsed().as_secs_f64() * 1000.0);
+            report.noted(name, want, Ending::of(&result), ms, &seen);
         }
         Ok(())
     }
@@ -279,4 +297,11 @@ async fn unreachable(federation: &mut Federation, stage: &Stage, report: &mut Re
     }
     federation.restart_node(member).await?;
     stage.ask(report, &format!("back-{member}"), &venue, &present(), Purpose::Entry, PASS).await
+}
+
+fn source_words(result: &Result<RecognizeResponse, Status>) -> String {
+    match result {
+        Ok(answer) => format!("from {}", answer.source().as_str_name().trim_start_matches("SOURCE_")),
+        Err(_) => String::new(),
+    }
 }

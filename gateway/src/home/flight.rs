@@ -1,0 +1,206 @@
+//! Single flight: those who ask the same at the same time share one lookup (DESIGN §7).
+//!
+//! Upholds I4: nobody joins a flight that is older than [`MAX_AGE`], so what a joiner gets was read at home at most that
+//! long before it asked; an event for its consent detaches a flight, whose passengers start anew.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use proto::token::Cti;
+use tokio::{sync::watch, time::Instant};
+
+use crate::cache::Key;
+
+/// The oldest flight that is still joined.
+const MAX_AGE: Duration = Duration::from_millis(500);
+
+/// The lookups under way at one member.
+#[derive(Debug)]
+pub(crate) struct Flights<T> {
+    under_way: Mutex<UnderWay<T>>,
+}
+
+#[derive(Debug)]
+struct UnderWay<T> {
+    flights: HashMap<Cti, Vec<Flight<T>>>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Flight<T> {
+    number: u64,
+    key: Key,
+    began: Instant,
+    state: watch::Sender<State<T>>,
+}
+
+#[derive(Clone, Debug)]
+enum State<T> {
+    Flying,
+    Detached,
+    Landed(T),
+}
+
+/// What somebody who asks is to do.
+#[derive(Debug)]
+pub(crate) enum Boarding<T> {
+    /// Have it looked up, land what came of it, and wait like the others.
+    Lead(Leader, Passenger<T>),
+    /// Wait for whoever looks it up already.
+    Join(Passenger<T>),
+}
+
+/// Whoever looks it up.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    cti: Cti,
+    number: u64,
+}
+
+/// Whoever waits.
+#[derive(Debug)]
+pub(crate) struct Passenger<T>(watch::Receiver<State<T>>);
+
+impl<T: Clone> Flights<T> {
+    pub(crate) fn new() -> Self {
+        Self { under_way: Mutex::new(UnderWay { flights: HashMap::new(), next: 0 }) }
+    }
+
+    /// Joins the flight for a key, or begins one that others may join.
+    pub(crate) fn board(&self, key: &Key, now: Instant) -> Boarding<T> {
+        let mut under_way = self.lock();
+        let number = under_way.next;
+        let flights = under_way.flights.entry(key.cti).or_default();
+        let young = flights.iter().find(|flight| flight.key == *key && now < flight.began + MAX_AGE);
+        if let Some(flight) = young {
+            return Boarding::Join(Passenger(flight.state.subscribe()));
+        }
+        let (state, waiting) = watch::channel(State::Flying);
+        flights.push(Flight { number, key: *key, began: now, state });
+        under_way.next += 1;
+        Boarding::Lead(Leader { cti: key.cti, number }, Passenger(waiting))
+    }
+
+    /// Gives everybody aboard what came of it. A flight that was detached meanwhile has nobody aboard.
+    pub(crate) fn land(&self, leader: &Leader, landed: T) {
+        if let Some(flight) = self.remove(leader) {
+            flight.state.send_replace(State::Landed(landed));
+        }
+    }
+
+    /// Nothing came of it, or nothing that is others': everybody aboard starts anew.
+    pub(crate) fn abandon(&self, leader: &Leader) {
+        if let Some(flight) = self.remove(leader) {
+            flight.state.send_replace(State::Detached);
+        }
+    }
+
+    /// An event for a consent: later callers start anew, and so do those who wait.
+    pub(crate) fn detach(&self, cti: &Cti) {
+        for flight in self.lock().flights.remove(cti).unwrap_or_default() {
+            flight.state.send_replace(State::Detached);
+        }
+    }
+
+    /// The lease is lost: no flight is joined any more, and those who wait start anew.
+    pub(crate) fn detach_all(&self) {
+        for flight in self.lock().flights.drain().flat_map(|(_, flights)| flights) {
+            flight.state.send_replace(State::Detached);
+        }
+    }
+
+    fn remove(&self, leader: &Leader) -> Option<Flight<T>> {
+        let mut under_way = self.lock();
+        let flights = under_way.flights.get_mut(&leader.cti)?;
+        let index = flights.iter().position(|flight| flight.number == leader.number)?;
+        let flight = flights.swap_remove(index);
+        if flights.is_empty() {
+            under_way.flights.remove(&leader.cti);
+        }
+        Some(flight)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, UnderWay<T>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Clone> Passenger<T> {
+    /// What came of it; `None` says to start anew.
+    pub(crate) async fn wait(mut self) -> Option<T> {
+        let settled = self.0.wait_for(|state| !matches!(state, State::Flying)).await.ok()?;
+        match &*settled {
+            State::Landed(landed) => Some(landed.clone()),
+            State::Flying | State::Detached => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{terms::Scope, token::TokenHash};
+
+    use super::*;
+
+    fn key(number: u8) -> Key {
+        Key { cti: Cti([number; 16]), token: TokenHash([number; 32]), scope: Scope::LEVEL }
+    }
+
+    fn lead(flights: &Flights<u8>, key: &Key, now: Instant) -> Leader {
+        match flights.board(key, now) {
+            Boarding::Lead(leader, _) => leader,
+            Boarding::Join(_) => panic!("joined"),
+        }
+    }
+
+    fn join(flights: &Flights<u8>, key: &Key, now: Instant) -> Passenger<u8> {
+        match flights.board(key, now) {
+            Boarding::Join(passenger) => passenger,
+            Boarding::Lead(..) => panic!("led"),
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_the_same_share_and_others_do_not() {
+        let (flights, now) = (Flights::new(), Instant::now());
+        let leader = lead(&flights, &key(1), now);
+        let waiting = join(&flights, &key(1), now);
+        let other = lead(&flights, &Key { scope: Scope::ALL, ..key(1) }, now);
+        flights.land(&leader, 7);
+        assert_eq!(waiting.wait().await, Some(7));
+        lead(&flights, &key(1), now);
+        flights.abandon(&other);
+        flights.detach_all();
+        assert!(flights.lock().flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_joins_an_old_flight_and_a_late_landing_reaches_its_own_passengers_alone() {
+        let (flights, now) = (Flights::new(), Instant::now());
+        let old = lead(&flights, &key(1), now);
+        let early = join(&flights, &key(1), now + MAX_AGE - Duration::from_nanos(1));
+        let young = lead(&flights, &key(1), now + MAX_AGE);
+        let late = join(&flights, &key(1), now + MAX_AGE);
+        flights.land(&old, 1);
+        flights.land(&young, 2);
+        assert_eq!((early.wait().await, late.wait().await), (Some(1), Some(2)));
+    }
+
+    #[tokio::test]
+    async fn an_event_detaches_its_consents_flights() {
+        let (flights, now) = (Flights::new(), Instant::now());
+        let (first, second) = (lead(&flights, &key(1), now), lead(&flights, &key(2), now));
+        let (detached, other) = (join(&flights, &key(1), now), join(&flights, &key(2), now));
+        flights.detach(&key(1).cti);
+        let anew = lead(&flights, &key(1), now);
+        flights.land(&first, 1);
+        flights.land(&second, 2);
+        assert_eq!((detached.wait().await, other.wait().await), (None, Some(2)));
+        let waiting = join(&flights, &key(1), now);
+        flights.abandon(&anew);
+        assert_eq!(waiting.wait().await, None);
+    }
+}
