@@ -2,7 +2,7 @@
 //!
 //! Exchanges whose token verified go to their home member's log; other refusals to the gateway's own bounded log, without
 //! any field of the token. One thread writes: whatever waits when a commit begins is in that commit, so that the cost of
-//! durability is shared by all (group commit). The Merkle tree over each log comes with its delivery.
+//! durability is shared by all (group commit); in a simulation it is a task. The Merkle tree over each log comes with its delivery.
 
 mod entry;
 mod store;
@@ -10,14 +10,17 @@ mod store;
 use std::{path::Path, thread, time::Duration};
 
 use opentelemetry::KeyValue;
-use peer::health::Impaired;
+use peer::{health::Impaired, surroundings::Blocking};
 use proto::{
     member::Member,
     refusal::{Reason, Refusal},
     time::Clock,
 };
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task,
+};
 use tracing::{error, info, instrument};
 
 pub(crate) use entry::{Ending, Entry, RefusalEntry};
@@ -43,6 +46,9 @@ impl Default for RecordLimits {
     }
 }
 
+/// How long the writer waits after a commit that failed.
+const FAILURE_PAUSE: Duration = Duration::from_millis(20);
+
 /// The way to the writer.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
@@ -51,7 +57,10 @@ pub(crate) struct Record {
 
 /// The writer's end, to wait for at shutdown.
 #[derive(Debug)]
-pub(crate) struct Writer(thread::JoinHandle<()>);
+pub(crate) enum Writer {
+    Thread(thread::JoinHandle<()>),
+    Task(task::JoinHandle<()>),
+}
 
 /// What the writer commits.
 #[derive(Debug)]
@@ -68,15 +77,36 @@ impl Record {
         clock: Arc<dyn Clock>,
         metrics: RecordMetrics,
         impaired: Impaired,
+        blocking: Blocking,
     ) -> Result<(Self, Writer, Vec<Claim>), StoreError> {
         let store = Store::open(&dir.join("record.redb"), limits.max_refusals as u64)?;
         let claims = store.live_redemptions(clock.now())?;
-        let (queue, items) = mpsc::channel(limits.max_waiting);
-        let writer = thread::Builder::new()
-            .name("record".into())
-            .spawn(move || write(store, items, limits.max_batch, &*clock, &metrics, &impaired))
-            .map_err(StoreError::Thread)?;
-        Ok((Self { queue }, Writer(writer), claims))
+        let (queue, mut items) = mpsc::channel(limits.max_waiting);
+        let max_batch = limits.max_batch;
+        let mut commits = Commits { store, clock, metrics, impaired, failing: false };
+        let writer = match blocking {
+            Blocking::Threads => {
+                let write = move || {
+                    let mut batch = Vec::with_capacity(max_batch);
+                    while items.blocking_recv_many(&mut batch, max_batch) > 0 {
+                        if !commits.commit(&mut batch) {
+                            thread::sleep(FAILURE_PAUSE);
+                        }
+                    }
+                };
+                let thread = thread::Builder::new().name("record".into()).spawn(write);
+                Writer::Thread(thread.map_err(StoreError::Thread)?)
+            }
+            Blocking::Inline => Writer::Task(tokio::spawn(async move {
+                let mut batch = Vec::with_capacity(max_batch);
+                while items.recv_many(&mut batch, max_batch).await > 0 {
+                    if !commits.commit(&mut batch) {
+                        tokio::time::sleep(FAILURE_PAUSE).await;
+                    }
+                }
+            })),
+        };
+        Ok((Self { queue }, writer, claims))
     }
 
     /// Makes an exchange durable in its home member's log, with what it redeemed. The answer waits for this.
@@ -102,54 +132,57 @@ impl Record {
 
 impl Writer {
     /// Waits until everything that was queued is committed. The last [`Record`] must be gone.
-    pub(crate) fn join(self) {
-        if self.0.join().is_err() {
+    pub(crate) async fn ended(self) {
+        let well = match self {
+            Self::Thread(thread) => task::spawn_blocking(move || thread.join().is_ok()).await.unwrap_or(false),
+            Self::Task(task) => task.await.is_ok(),
+        };
+        if !well {
             error!("the record's writer panicked");
         }
     }
 }
 
-/// Commits until the queue is closed and empty.
-fn write(
-    mut store: Store,
-    mut items: mpsc::Receiver<Item>,
-    max_batch: usize,
-    clock: &dyn Clock,
-    metrics: &RecordMetrics,
-    impaired: &Impaired,
-) {
-    let mut batch = Vec::with_capacity(max_batch);
-    let mut failing = false;
-    while items.blocking_recv_many(&mut batch, max_batch) > 0 {
+/// The writer's work.
+struct Commits {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    metrics: RecordMetrics,
+    impaired: Impaired,
+    failing: bool,
+}
+
+impl Commits {
+    /// Commits a batch and tells whoever waits for it. False if it failed.
+    fn commit(&mut self, batch: &mut Vec<Item>) -> bool {
         let started = std::time::Instant::now();
-        let result = store.commit(batch.iter().map(Item::as_row), clock.now());
-        metrics.commit_seconds.record(started.elapsed().as_secs_f64(), &[]);
+        let result = self.store.commit(batch.iter().map(Item::as_row), self.clock.now());
+        self.metrics.commit_seconds.record(started.elapsed().as_secs_f64(), &[]);
         match &result {
             Ok(()) => {
-                metrics.records.add(batch.len() as u64, &[]);
-                if failing {
+                self.metrics.records.add(batch.len() as u64, &[]);
+                if self.failing {
                     info!("the access record is durable again");
-                    impaired.set(false);
+                    self.impaired.set(false);
                 }
-                failing = false;
             }
             Err(error) => {
                 // Loud once, counted always; the next batch tries a store that is opened anew.
-                metrics.failures.add(1, &[KeyValue::new("reason", error.word())]);
-                if !failing {
+                self.metrics.failures.add(1, &[KeyValue::new("reason", error.word())]);
+                if !self.failing {
                     error!(%error, "the access record cannot be written: no answers until it can");
-                    impaired.set(true);
+                    self.impaired.set(true);
                 }
-                failing = true;
-                thread::sleep(Duration::from_millis(20));
             }
         }
+        self.failing = result.is_err();
         for item in batch.drain(..) {
             if let Item::Exchange { durable, .. } = item {
                 // Whoever asked may have given up.
-                let _ = durable.send(result.is_ok());
+                let _ = durable.send(!self.failing);
             }
         }
+        !self.failing
     }
 }
 

@@ -12,6 +12,7 @@ use peer::{
     metrics::{CallMetrics, Metrics, MetricsError},
     private::StatusPage,
     serve::{Listeners, ServeError, Service, Standing, serve},
+    surroundings::Surroundings,
     trust::{TrustError, TrustStore},
 };
 use proto::{
@@ -19,9 +20,7 @@ use proto::{
         federation::federation_service_server::FederationServiceServer,
         recognition::recognition_service_server::RecognitionServiceServer,
     },
-    random::Random,
     refusal::Blame,
-    time::Clock,
 };
 use thiserror::Error;
 use tokio::time::timeout;
@@ -107,18 +106,25 @@ pub struct Gateway {
 
 impl Gateway {
     /// Reads what it trusts and who it is, and opens its record. Nothing listens yet.
-    pub fn open(config: Config, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Result<Self, GatewayError> {
+    pub fn open(config: Config, surroundings: Surroundings) -> Result<Self, GatewayError> {
+        let Surroundings { clock, random, network, blocking } = surroundings;
         files::create_private_dir(&config.data_dir)
             .map_err(|error| GatewayError::DataDir { path: config.data_dir.clone(), error })?;
         let trust = TrustStore::open(config.trust.clone(), clock.clone())?;
         let credentials = Credentials::open(config.credentials.clone(), &config.domain)?;
-        let standing = Standing { trust, credentials };
+        let standing = Standing { trust, credentials, network };
         let metrics = Metrics::new("gateway", standing.credentials.id())?;
         let meter = metrics.meter();
         let impaired = Impaired::default();
-        let (record, writer, claims) =
-            Record::open(&config.data_dir, config.limits.record, clock, RecordMetrics::new(&meter), impaired.clone())
-                .map_err(|error| GatewayError::Record(error.to_string()))?;
+        let (record, writer, claims) = Record::open(
+            &config.data_dir,
+            config.limits.record,
+            clock,
+            RecordMetrics::new(&meter),
+            impaired.clone(),
+            blocking,
+        )
+        .map_err(|error| GatewayError::Record(error.to_string()))?;
         let redemptions = Redemptions::new(config.limits.max_redemptions, config.replicas > 1, claims);
         let exchange_metrics = ExchangeMetrics::new(&meter);
         let share = config.limits.max_cache_bytes / standing.trust.current().list.members.len().max(1) as u64;
@@ -185,11 +191,8 @@ impl Gateway {
         boarding.abort();
         drop(exchange);
         // The last sender goes with the last exchange; what they queued is committed before this returns.
-        let written = timeout(FLUSH, tokio::task::spawn_blocking(move || writer.join())).await;
+        let written = timeout(FLUSH, writer.ended()).await;
         served?;
-        match written {
-            Ok(joined) => joined.map_err(|error| GatewayError::Record(error.to_string())),
-            Err(_) => Err(GatewayError::Record("exchanges were still under way when the gateway stopped".into())),
-        }
+        written.map_err(|_| GatewayError::Record("exchanges were still under way when the gateway stopped".into()))
     }
 }

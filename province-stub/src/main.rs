@@ -5,13 +5,12 @@ mod commands;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
 };
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use peer::serve::Listeners;
-use proto::{random::SystemRandom, time::SystemClock};
+use peer::{serve::Listeners, surroundings::Surroundings};
+use proto::random::SystemRandom;
 use province_stub::{
     config::Config,
     server::Node,
@@ -89,13 +88,13 @@ async fn new_epoch(path: &Path) -> Result<()> {
 
 async fn open(path: &Path) -> Result<(Config, Node)> {
     let config = Config::read(path)?;
-    let node = Node::open(config.clone(), Arc::new(SystemClock), Arc::new(SystemRandom)).await?;
+    let node = Node::open(config.clone(), Surroundings::system()).await?;
     Ok((config, node))
 }
 
 async fn listen_and_serve(config: &Config, node: Node) -> Result<()> {
     let bind = async |address| TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
-    let listeners = Listeners { public: bind(config.listen).await?, private: bind(config.private_listen).await? };
+    let listeners = Listeners::new(bind(config.listen).await?, bind(config.private_listen).await?);
     let shutdown = CancellationToken::new();
     peer::serve::stop_on_signal(shutdown.clone())?;
     node.serve(listeners, shutdown).await?;

@@ -11,6 +11,7 @@ use peer::{
     health::Impaired,
     metrics::{CallMetrics, Metrics, MetricsError},
     serve::{Listeners, ServeError, Service, Standing, serve},
+    surroundings::Surroundings,
     trust::{TrustError, TrustStore},
 };
 use proto::{
@@ -21,7 +22,6 @@ use proto::{
     },
     identity::PeerId,
     member::Member,
-    random::Random,
     refusal::{Blame, Refusal},
     statement::LogHead,
     time::Clock,
@@ -43,7 +43,7 @@ use crate::{
     seed::{self, SeededPerson},
     service::Endpoint,
     standing::{StandingConsent, issue_standing},
-    store::{Store as _, StoreError, sqlite::SqliteStore},
+    store::{Store, StoreError, sqlite::SqliteStore},
     watch::Watchers,
 };
 
@@ -119,25 +119,39 @@ pub enum NodeError {
 
 /// A node that is ready to serve.
 #[derive(Debug)]
-pub struct Node {
+pub struct Node<S = SqliteStore> {
     config: Config,
     standing: Standing,
     metrics: Metrics,
-    home: Arc<Home<SqliteStore>>,
+    home: Arc<Home<S>>,
 }
 
 /// What the member's own tools may do with a running node, in the same process and past its RPCs.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    home: Arc<Home<SqliteStore>>,
+#[derive(Debug)]
+pub struct Handle<S = SqliteStore> {
+    home: Arc<Home<S>>,
     trust: Arc<TrustStore>,
 }
 
 impl Node {
     /// Reads what it trusts, who it is and what it signs with, and opens its store. Nothing listens yet.
-    pub async fn open(config: Config, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Result<Self, NodeError> {
+    pub async fn open(config: Config, surroundings: Surroundings) -> Result<Self, NodeError> {
         files::create_private_dir(&config.data_dir)
             .map_err(|error| NodeError::DataDir { path: config.data_dir.clone(), error })?;
+        let (path, random) = (config.database(), surroundings.random.clone());
+        let store = async { SqliteStore::open(&path, &*random).await };
+        Self::over(config, surroundings, store).await
+    }
+}
+
+impl<S: Store> Node<S> {
+    /// The same over any store, which is opened when all else is right.
+    pub async fn over(
+        config: Config,
+        surroundings: Surroundings,
+        store: impl Future<Output = Result<S, StoreError>>,
+    ) -> Result<Self, NodeError> {
+        let Surroundings { clock, random, network, .. } = surroundings;
         let keys = Keys::load(&config.keys)?;
         let trust = TrustStore::open(config.trust.clone(), clock)?;
         let credentials = Credentials::open(config.credentials.clone(), &config.domain)?;
@@ -146,15 +160,14 @@ impl Node {
             return Err(NodeError::Identity { path: config.credentials.certificate, found, expected });
         }
         check_trusted(&config, &keys, &trust.current().list)?;
-        let path = config.database();
-        let store = SqliteStore::open(&path, &*random).await.map_err(|error| NodeError::Store { path, error })?;
+        let store = store.await.map_err(|error| NodeError::Store { path: config.database(), error })?;
         let home = Arc::new(Home { member: config.member, store, keys, random });
         let metrics = Metrics::new("province-stub", credentials.id())?;
-        Ok(Self { config, standing: Standing { trust, credentials }, metrics, home })
+        Ok(Self { config, standing: Standing { trust, credentials, network }, metrics, home })
     }
 
     /// A handle for the member's own tools.
-    pub fn handle(&self) -> Handle {
+    pub fn handle(&self) -> Handle<S> {
         Handle { home: self.home.clone(), trust: self.standing.trust.clone() }
     }
 
@@ -187,7 +200,13 @@ impl Node {
     }
 }
 
-impl Handle {
+impl<S> Clone for Handle<S> {
+    fn clone(&self) -> Self {
+        Self { home: self.home.clone(), trust: self.trust.clone() }
+    }
+}
+
+impl<S: Store> Handle<S> {
     /// The member whose node it is.
     pub fn member(&self) -> Member {
         self.home.member
@@ -218,7 +237,7 @@ impl Handle {
 }
 
 /// The three services behind the edge, and who may call which.
-fn service(endpoint: Arc<Endpoint<SqliteStore>>, config: &Config, metrics: &Metrics) -> Service {
+fn service<S: Store>(endpoint: Arc<Endpoint<S>>, config: &Config, metrics: &Metrics) -> Service {
     let (member, limits) = (config.member, config.limits);
     let max = limits.max_request_bytes;
     let rules = [
@@ -276,7 +295,7 @@ fn check_trusted(config: &Config, keys: &Keys, list: &TrustList) -> Result<(), N
 }
 
 /// Notes where the log stands, soon after it has moved.
-async fn witness(home: Arc<Home<SqliteStore>>) {
+async fn witness<S: Store>(home: Arc<Home<S>>) {
     let mut commits = home.store.commits();
     while commits.changed().await.is_ok() {
         if let Err(error) = home.store.witness().await {
@@ -287,7 +306,7 @@ async fn witness(home: Arc<Home<SqliteStore>>) {
 }
 
 /// Forgets what is past its retention, now and then.
-async fn sweep(home: Arc<Home<SqliteStore>>, clock: Arc<dyn Clock>) {
+async fn sweep<S: Store>(home: Arc<Home<S>>, clock: Arc<dyn Clock>) {
     let mut tick = interval(SWEEP_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick.tick().await;

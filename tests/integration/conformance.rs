@@ -94,7 +94,8 @@ async fn a_node_that_talks_nonsense_is_red() {
     federation.stop().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, shutdown) = (listener.local_addr().unwrap().to_string(), CancellationToken::new());
-    let accepted = accept(listener, standing.trust, standing.credentials, AcceptLimits::default(), shutdown.clone());
+    let accepted =
+        accept(Box::new(listener), standing.trust, standing.credentials, AcceptLimits::default(), shutdown.clone());
     let mut accepted = accepted.unwrap();
     tokio::spawn(async move {
         while let Some(Ok(mut stream)) = accepted.next().await {

@@ -1,15 +1,14 @@
 //! Trust that is renewed, rolled back, forged or let expire: a federation starts on day 0, 8 and 90; whatever is refused
 //! leaves the old in place; what has expired is worth nothing, until a new edition comes.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use gateway::{pki, server::GatewayError};
-use peer::trust::TrustError;
+use peer::{surroundings::Surroundings, trust::TrustError};
 use proto::{
     contract::recognition::Outcome,
     envelope::{Edition, MAX_LIFE},
     policy::Policy,
-    random::SystemRandom,
     refusal::{Reason, Refusal, reason_name},
     suite::SigningKey,
     terms::Purpose,
@@ -150,7 +149,7 @@ async fn reopened_node(sandbox: &Sandbox, dir: &Path) -> Result<(), Refusal> {
     (config.trust.list, config.trust.policy) = (dir.join("trust-list.cose"), dir.join("policy.cose"));
     config.data_dir = dir.join("node");
     config.trust.held = Some(config.data_dir.join("held"));
-    match Node::open(config, sandbox.clock.clone(), Arc::new(SystemRandom)).await {
+    match Node::open(config, Surroundings::by(sandbox.clock.clone())).await {
         Ok(_) => Ok(()),
         Err(NodeError::Trust(TrustError::Refused { refusal, .. })) => Err(refusal),
         Err(error) => panic!("another error: {error}"),

@@ -84,7 +84,7 @@ impl Bound {
     }
 
     async fn pair(&mut self, ports: Ports, public: u16, private: u16) -> Result<Listeners> {
-        Ok(Listeners { public: self.one(ports, public).await?, private: self.one(ports, private).await? })
+        Ok(Listeners::new(self.one(ports, public).await?, self.one(ports, private).await?))
     }
 
     async fn one(&mut self, ports: Ports, port: u16) -> Result<TcpListener> {

@@ -7,7 +7,9 @@ use gateway::documents::{self, TrustSource};
 use peer::{
     credentials::{CredentialFiles, Credentials},
     dial::{self, DialLimits},
+    network::Network,
     serve::Standing,
+    surroundings::Surroundings,
     trust::{Trust, TrustFiles, TrustStore},
     verifier::Expected,
 };
@@ -33,11 +35,17 @@ pub struct Desk {
     layout: Layout,
     prepared: Prepared,
     trust: Arc<TrustStore>,
+    network: Arc<dyn Network>,
 }
 
 impl Desk {
     /// Opens a prepared federation, running or not.
     pub fn open(layout: &Layout, clock: Arc<dyn Clock>) -> Result<Self> {
+        Self::open_in(layout, Surroundings::by(clock))
+    }
+
+    /// The same, by a clock and over a network of the caller's own.
+    pub fn open_in(layout: &Layout, surroundings: Surroundings) -> Result<Self> {
         let prepared = Prepared::read(layout)?;
         let path = layout.trust_source();
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -50,7 +58,8 @@ impl Desk {
             held: None,
             crls: Some(layout.crls()),
         };
-        Ok(Self { layout: layout.clone(), prepared, trust: TrustStore::open(files, clock)? })
+        let Surroundings { clock, network, .. } = surroundings;
+        Ok(Self { layout: layout.clone(), prepared, trust: TrustStore::open(files, clock)?, network })
     }
 
     /// Where everything is.
@@ -77,7 +86,7 @@ impl Desk {
     pub fn standing(&self, dir: &Path) -> Result<Standing> {
         let files = CredentialFiles { certificate: dir.join("cert.pem"), key: dir.join("key.pem") };
         let credentials = Credentials::open(files, self.trust.domain())?;
-        Ok(Standing { trust: self.trust.clone(), credentials })
+        Ok(Standing { trust: self.trust.clone(), credentials, network: self.network.clone() })
     }
 
     /// A member's backend at its node.

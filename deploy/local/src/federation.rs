@@ -8,9 +8,10 @@ use gateway::{config::Config as GatewayConfig, server::Gateway};
 use peer::{
     dial::{self, DialLimits},
     serve::{Listeners, Standing},
+    surroundings::Surroundings,
     verifier::Expected,
 };
-use proto::{member::Member, random::SystemRandom, time::Clock};
+use proto::{member::Member, time::Clock};
 use province_stub::{
     config::Config as NodeConfig,
     issuance::Issued,
@@ -171,10 +172,7 @@ impl Federation {
         let pair = self.desk.prepared().addresses.nodes.get(&member.to_string());
         let pair = pair.filter(|_| !self.is_external(member));
         let pair = pair.with_context(|| format!("member {member} has no node of ours in this federation"))?;
-        let listeners = Listeners {
-            public: TcpListener::bind(&pair.public).await?,
-            private: TcpListener::bind(pair.private).await?,
-        };
+        let listeners = Listeners::new(TcpListener::bind(&pair.public).await?, TcpListener::bind(pair.private).await?);
         self.start_nodes(BTreeMap::from([(member, listeners)])).await
     }
 
@@ -208,7 +206,7 @@ impl Federation {
             let (people, clock) = (self.people(), self.clock.clone());
             starting.spawn(async move {
                 let config = NodeConfig::read(&path)?;
-                let node = Node::open(config, clock, Arc::new(SystemRandom)).await?;
+                let node = Node::open(config, Surroundings::by(clock)).await?;
                 let handle = node.handle();
                 handle.seed(people).await?;
                 let shutdown = CancellationToken::new();
@@ -229,8 +227,8 @@ impl Federation {
     async fn start_gateway(&self, replica: usize, listeners: Listeners) -> Result<Part> {
         let config = GatewayConfig::read(&self.desk.layout().gateway(replica).join("gateway.toml"))?;
         let clock = self.clock.clone();
-        let gateway =
-            tokio::task::spawn_blocking(move || Gateway::open(config, clock, Arc::new(SystemRandom))).await??;
+        let opening = move || Gateway::open(config, Surroundings::by(clock));
+        let gateway = tokio::task::spawn_blocking(opening).await??;
         let shutdown = CancellationToken::new();
         let task = tokio::spawn({
             let shutdown = shutdown.clone();

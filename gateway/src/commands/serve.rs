@@ -1,11 +1,10 @@
 //! `gateway serve`.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use gateway::{config::Config, server::Gateway};
-use peer::serve::Listeners;
-use proto::{random::SystemRandom, time::SystemClock};
+use peer::{serve::Listeners, surroundings::Surroundings};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -47,14 +46,14 @@ impl Serve {
 
     fn open(&self) -> Result<(Config, Gateway)> {
         let config = Config::read(&self.config)?;
-        let gateway = Gateway::open(config.clone(), Arc::new(SystemClock), Arc::new(SystemRandom))?;
+        let gateway = Gateway::open(config.clone(), Surroundings::system())?;
         Ok((config, gateway))
     }
 }
 
 async fn listen_and_serve(config: &Config, gateway: Gateway) -> Result<()> {
     let bind = async |address| TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
-    let listeners = Listeners { public: bind(config.listen).await?, private: bind(config.private_listen).await? };
+    let listeners = Listeners::new(bind(config.listen).await?, bind(config.private_listen).await?);
     let shutdown = CancellationToken::new();
     peer::serve::stop_on_signal(shutdown.clone())?;
     gateway.serve(listeners, shutdown).await?;

@@ -29,7 +29,6 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{sleep, timeout},
 };
@@ -42,6 +41,7 @@ use tracing::{debug, info, warn};
 use crate::{
     access::Caller,
     credentials::Credentials,
+    network::{ACCEPT_PAUSE, BoxSocket, Listener},
     trust::{Trust, TrustStore},
     verifier::ClientVerifier,
 };
@@ -96,7 +96,7 @@ impl TimeProvider for CertificateTime {
 
 /// Accepts peers until `shutdown`; then the stream ends.
 pub fn accept(
-    listener: TcpListener,
+    listener: Box<dyn Listener>,
     trust: Arc<TrustStore>,
     credentials: Arc<Credentials>,
     limits: AcceptLimits,
@@ -110,7 +110,7 @@ pub fn accept(
 }
 
 async fn accept_loop(
-    listener: TcpListener,
+    mut listener: Box<dyn Listener>,
     tls: Arc<ServerTls>,
     accepted: mpsc::Sender<io::Result<PeerStream>>,
     shutdown: CancellationToken,
@@ -125,9 +125,8 @@ async fn accept_loop(
         let (socket, address) = match socket {
             Ok(socket) => socket,
             Err(error) => {
-                // Out of file descriptors, most likely: connections that end make room.
                 warn!(%error, "accept failed");
-                sleep(Duration::from_millis(50)).await;
+                sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -267,8 +266,7 @@ impl ServerTls {
         })
     }
 
-    async fn handshake(self: Arc<Self>, socket: TcpStream, address: SocketAddr) -> io::Result<PeerStream> {
-        socket.set_nodelay(true)?;
+    async fn handshake(self: Arc<Self>, socket: BoxSocket, address: SocketAddr) -> io::Result<PeerStream> {
         let before = self.current.load_full();
         let hello = LazyConfigAcceptor::new(Acceptor::default(), socket);
         let hello = timeout(self.limits.hello_timeout, hello).await;
@@ -376,7 +374,7 @@ impl Drop for Registration {
 
 /// An authenticated connection. Reads and writes fail once trust in its peer has ended.
 pub struct PeerStream {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<BoxSocket>,
     caller: Caller,
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
     permit: Option<OwnedSemaphorePermit>,

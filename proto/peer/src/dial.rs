@@ -21,7 +21,6 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::watch,
     time::timeout,
 };
@@ -33,6 +32,7 @@ use tracing::warn;
 use crate::{
     accept::{CertificateTime, provider},
     credentials,
+    network::BoxSocket,
     serve::Standing,
     verifier::{Expected, ServerVerifier},
 };
@@ -126,8 +126,7 @@ async fn connect(standing: &Standing, address: &str, expected: Expected) -> io::
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(host).map_err(io::Error::other)?;
-    let socket = TcpStream::connect(address).await?;
-    socket.set_nodelay(true)?;
+    let socket = standing.network.connect(address).await?;
     let stream = TlsConnector::from(Arc::new(config)).connect(name.clone(), socket).await?;
     Ok(TrustedStream { stream, standing: standing.clone(), expected, name, changed })
 }
@@ -152,7 +151,7 @@ fn verifier(standing: &Standing, expected: Expected) -> Result<ServerVerifier, r
 
 /// An outbound connection. Reads and writes fail once trust in its peer has ended, as they do on inbound ones.
 struct TrustedStream {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<BoxSocket>,
     standing: Standing,
     expected: Expected,
     name: ServerName<'static>,

@@ -3,6 +3,7 @@
 //! In the order a connection meets it:
 //!
 //! ```text
+//! surroundings  what a program takes from its machine: time, randomness, the network
 //! trust         the trust list and the policy it holds, checked, reloaded, failing closed
 //! credentials   its own certificate and key, reloaded
 //! verifier      the peer's certificate: SPIFFE id → that trust domain's bundle → delegate
@@ -31,10 +32,12 @@ pub mod files;
 pub mod health;
 pub mod limits;
 pub mod metrics;
+pub mod network;
 mod otlp;
 pub mod private;
 pub mod revocation;
 pub mod serve;
+pub mod surroundings;
 pub mod telemetry;
 pub mod trace;
 pub mod trust;

@@ -11,11 +11,15 @@ use axum::{
     routing::get,
 };
 use proto::refusal::reason_name;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{health::Impaired, metrics::Metrics, trust::TrustStore};
+use crate::{
+    health::Impaired,
+    metrics::Metrics,
+    network::{Listener, Plain},
+    trust::TrustStore,
+};
 
 /// What a program says of itself when it is asked, as JSON.
 #[derive(Clone)]
@@ -45,7 +49,7 @@ struct Private {
 
 /// Serves until `shutdown`. `draining` makes the program not ready before it stops.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Box<dyn Listener>,
     metrics: Metrics,
     trust: Arc<TrustStore>,
     impaired: Impaired,
@@ -59,7 +63,7 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/status", get(status_page))
         .with_state(Private { metrics, trust, impaired, status, draining });
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    axum::serve(Plain(listener), routes).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
 async fn scrape(State(private): State<Private>) -> Result<String, StatusCode> {

@@ -4,10 +4,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::{
-    net::TcpListener,
-    time::{MissedTickBehavior, interval, sleep, timeout},
-};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{service::Routes, transport::Server};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -20,6 +17,7 @@ use crate::{
     health::Impaired,
     limits::ServerLimits,
     metrics::Metrics,
+    network::{Listener, Network},
     private,
     trust::TrustStore,
 };
@@ -28,18 +26,27 @@ use crate::{
 #[derive(Debug)]
 pub struct Listeners {
     /// For peers, with mutual TLS.
-    pub public: TcpListener,
+    pub public: Box<dyn Listener>,
     /// For operators, plain.
-    pub private: TcpListener,
+    pub private: Box<dyn Listener>,
 }
 
-/// A program's connections to the federation: what it trusts and who it is.
+impl Listeners {
+    /// Where a program listens.
+    pub fn new(public: impl Listener, private: impl Listener) -> Self {
+        Self { public: Box::new(public), private: Box::new(private) }
+    }
+}
+
+/// A program's connections to the federation: what it trusts, who it is, and the way to others.
 #[derive(Clone, Debug)]
 pub struct Standing {
     /// What it trusts.
     pub trust: Arc<TrustStore>,
     /// Who it is.
     pub credentials: Arc<Credentials>,
+    /// The way to others.
+    pub network: Arc<dyn Network>,
 }
 
 /// What a server serves, and under which bounds.

@@ -14,7 +14,9 @@ use peer::{
     credentials::{CredentialFiles, Credentials},
     dial::{DialLimits, channel},
     limits::ServerLimits,
+    network::Tcp,
     serve::{Listeners, Standing},
+    surroundings::Surroundings,
     trust::{TrustFiles, TrustStore},
     verifier::Expected,
 };
@@ -23,7 +25,6 @@ use proto::{
     identity::{FederationDomain, PeerId, Realm},
     member::Member,
     policy::{NATIONAL, Policy},
-    random::SystemRandom,
     suite::{SigningKey, Suite},
     time::{Clock, SystemClock},
     trust::{GatewayTrust, MemberTrust, TrustList, keys},
@@ -179,7 +180,7 @@ impl Federation {
     }
 
     pub(crate) async fn open(&self, config: Config, clock: Arc<dyn Clock>) -> Result<Node, NodeError> {
-        Node::open(config, clock, Arc::new(SystemRandom)).await
+        Node::open(config, Surroundings::by(clock)).await
     }
 
     /// Starts the node under test.
@@ -191,7 +192,7 @@ impl Federation {
     pub(crate) async fn start_by(&self, clock: Arc<dyn Clock>) -> Running {
         let node = self.open(self.config(), clock).await.unwrap();
         let bind = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listeners = Listeners { public: bind().await, private: bind().await };
+        let listeners = Listeners::new(bind().await, bind().await);
         let address = listeners.public.local_addr().unwrap().to_string();
         let private = listeners.private.local_addr().unwrap().to_string();
         let (handle, shutdown) = (node.handle(), CancellationToken::new());
@@ -204,7 +205,13 @@ impl Federation {
         let trust = TrustStore::open(self.trust(None), Arc::new(SystemClock)).unwrap();
         let credentials = Credentials::open(self.certify(peer), &self.domain).unwrap();
         let limits = DialLimits { connect_timeout: Duration::from_secs(5), ..DialLimits::default() };
-        channel(&Standing { trust, credentials }, &running.address, Expected::NodeOf(home()), limits).unwrap()
+        channel(
+            &Standing { trust, credentials, network: Arc::new(Tcp) },
+            &running.address,
+            Expected::NodeOf(home()),
+            limits,
+        )
+        .unwrap()
     }
 }
 

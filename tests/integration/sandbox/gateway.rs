@@ -7,8 +7,8 @@ use gateway::{
     config::Config,
     server::{Gateway, GatewayError},
 };
-use peer::{dial, serve::Listeners, verifier::Expected};
-use proto::{random::SystemRandom, time::Clock, venue::VenueId};
+use peer::{dial, serve::Listeners, surroundings::Surroundings, verifier::Expected};
+use proto::{time::Clock, venue::VenueId};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -46,7 +46,7 @@ pub(crate) fn config(layout: &Layout, data_dir: PathBuf) -> Config {
 
 /// Reads what a gateway trusts and who it is, without serving.
 pub(crate) fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Gateway, GatewayError> {
-    Gateway::open(config, clock, Arc::new(SystemRandom))
+    Gateway::open(config, Surroundings::by(clock))
 }
 
 impl OwnGateway {
@@ -63,7 +63,7 @@ impl OwnGateway {
         let data_dir = config.data_dir.clone();
         let gateway = open(config, clock).expect("the gateway opens");
         let bind = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let listeners = Listeners { public: bind().await, private: bind().await };
+        let listeners = Listeners::new(bind().await, bind().await);
         let address = listeners.public.local_addr().unwrap().to_string();
         let private = listeners.private.local_addr().unwrap().to_string();
         let shutdown = CancellationToken::new();

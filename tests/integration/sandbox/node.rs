@@ -94,7 +94,8 @@ pub(crate) async fn fake(
     let address = listener.local_addr().unwrap().to_string();
     let shutdown = CancellationToken::new();
     let limits = AcceptLimits::default();
-    let incoming = accept(listener, standing.trust, standing.credentials, limits, shutdown.clone()).expect("TLS");
+    let incoming =
+        accept(Box::new(listener), standing.trust, standing.credentials, limits, shutdown.clone()).expect("TLS");
     let script: Arc<Mutex<Arc<Script>>> = Arc::new(Mutex::new(Arc::new(script)));
     let heard = Arc::default();
     let scripted = Scripted { script: script.clone(), heard: Arc::clone(&heard) };

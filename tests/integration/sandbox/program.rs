@@ -12,8 +12,8 @@ use std::{
 };
 
 use gateway::{config::Config as GatewayConfig, server::Gateway};
-use peer::{dial, serve::Listeners, verifier::Expected};
-use proto::{member::Member, random::SystemRandom, time::ManualClock, venue::VenueId};
+use peer::{dial, serve::Listeners, surroundings::Surroundings, verifier::Expected};
+use proto::{member::Member, time::ManualClock, venue::VenueId};
 use province_stub::{config::Config as NodeConfig, server::Node};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -136,14 +136,14 @@ pub(crate) async fn be() {
     if what == "gateway" {
         let _telemetry = peer::telemetry::start("info", "gateway");
         let config = GatewayConfig::read(&config).unwrap();
-        let listeners = Listeners { public: bind(config.listen).await, private: bind(config.private_listen).await };
-        let gateway = Gateway::open(config, clock, Arc::new(SystemRandom)).unwrap();
+        let listeners = Listeners::new(bind(config.listen).await, bind(config.private_listen).await);
+        let gateway = Gateway::open(config, Surroundings::by(clock)).unwrap();
         gateway.serve(listeners, shutdown).await.unwrap();
     } else {
         let _telemetry = peer::telemetry::start("info", "province-stub");
         let config = NodeConfig::read(&config).unwrap();
-        let listeners = Listeners { public: bind(config.listen).await, private: bind(config.private_listen).await };
-        let node = Node::open(config, clock, Arc::new(SystemRandom)).await.unwrap();
+        let listeners = Listeners::new(bind(config.listen).await, bind(config.private_listen).await);
+        let node = Node::open(config, Surroundings::by(clock)).await.unwrap();
         node.serve(listeners, shutdown).await.unwrap();
     }
 }

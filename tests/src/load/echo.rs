@@ -37,7 +37,8 @@ impl RecognitionService for Echo {
 /// Answers every call with these bytes of a RecognizeResponse until it is told to stop.
 pub async fn serve(listener: TcpListener, standing: Standing, answer: &[u8], stop: CancellationToken) -> Result<()> {
     let service = RecognitionServiceServer::new(Echo(RecognizeResponse::decode(answer)?));
-    let incoming = accept(listener, standing.trust, standing.credentials, AcceptLimits::default(), stop.clone())?;
+    let incoming =
+        accept(Box::new(listener), standing.trust, standing.credentials, AcceptLimits::default(), stop.clone())?;
     Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await?;
     Ok(())
 }

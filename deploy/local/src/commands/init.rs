@@ -1,11 +1,9 @@
 //! `init`: everything on disk, people too, so that each program can be started alone.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
+use peer::surroundings::Surroundings;
 use proto::{
     member::Member,
-    random::SystemRandom,
     time::{Clock, SystemClock},
 };
 use province_stub::{config::Config, server::Node};
@@ -52,7 +50,7 @@ pub async fn run(options: &Options) -> Result<()> {
 /// Puts a member's people into its node's store.
 async fn seed(layout: &Layout, member: Member, people: u32) -> Result<()> {
     let config = Config::read(&layout.node(member).join("node.toml"))?;
-    let node = Node::open(config, Arc::new(SystemClock), Arc::new(SystemRandom)).await?;
+    let node = Node::open(config, Surroundings::system()).await?;
     node.handle().seed(people).await?;
     node.close().await;
     Ok(())

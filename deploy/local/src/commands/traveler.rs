@@ -131,10 +131,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use peer::serve::Listeners;
+    use peer::{serve::Listeners, surroundings::Surroundings};
     use proto::{
         contract::recognition::{Decision, Outcome},
-        random::SystemRandom,
         terms::Purpose,
         time::{Clock as _, SystemClock},
     };
@@ -154,8 +153,8 @@ mod tests {
     /// A node that this federation has prepared and not started; nobody seeds it.
     async fn start(layout: &Layout, member: Member, public: TcpListener) -> CancellationToken {
         let config = Config::read(&layout.node(member).join("node.toml")).unwrap();
-        let node = Node::open(config, Arc::new(SystemClock), Arc::new(SystemRandom)).await.unwrap();
-        let (listeners, shutdown) = (Listeners { public, private: listener().await }, CancellationToken::new());
+        let node = Node::open(config, Surroundings::system()).await.unwrap();
+        let (listeners, shutdown) = (Listeners::new(public, listener().await), CancellationToken::new());
         tokio::spawn(node.serve(listeners, shutdown.clone()));
         shutdown
     }
