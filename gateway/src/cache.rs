@@ -51,6 +51,14 @@ struct State {
     recent: Recent,
 }
 
+impl State {
+    /// Whether what home said of a consent, when its log stood at `head`, may be an answer at this moment.
+    fn admits(&self, head: LogHead, cti: &Cti, at: Instant) -> bool {
+        let current = self.lease.position().is_some_and(|position| position.epoch == head.epoch);
+        current && self.lease.holds(at) && self.recent.admits(head.seq, cti)
+    }
+}
+
 /// One answer of home's that was verified here.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
@@ -89,6 +97,8 @@ pub(crate) struct Hit {
     pub(crate) statement: Option<Arc<HeldStatement>>,
     /// Where home's change log stood when this was known to hold: as fresh as the lease.
     pub(crate) head: LogHead,
+    /// Where it stood when home said it.
+    said_at: LogHead,
 }
 
 impl MemberCache {
@@ -113,8 +123,12 @@ impl MemberCache {
         let held = self.find(key, now)?;
         let state = self.lock();
         let head = state.lease.position()?;
-        (state.lease.holds(at) && state.recent.admits(held.head.seq, &key.cti) && held.head.epoch == head.epoch)
-            .then_some(Hit { statement: held.statement, head })
+        state.admits(held.head, &key.cti, at).then_some(Hit { statement: held.statement, head, said_at: held.head })
+    }
+
+    /// Whether an answer that was given a moment ago may still be given.
+    pub(crate) fn confirms(&self, cti: &Cti, hit: &Hit, at: Instant) -> bool {
+        self.lock().admits(hit.said_at, cti, at)
     }
 
     /// The last statement held of a question, lease or no lease: for LAST_KNOWN alone.

@@ -5,7 +5,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use peer::{serve::Standing, trust::Trust};
+use peer::{
+    serve::Standing,
+    surroundings::{Pauses, Point},
+    trust::Trust,
+};
 use proto::{
     contract::{
         province::LookupRequest,
@@ -48,6 +52,7 @@ pub(crate) struct Exchange {
     pub(crate) record: Record,
     pub(crate) metrics: ExchangeMetrics,
     pub(crate) random: Arc<dyn Random>,
+    pub(crate) pauses: Pauses,
 }
 
 impl Exchange {
@@ -140,8 +145,8 @@ impl Exchange {
         Ok((finding, granted))
     }
 
-    /// Asks home, or what is known of it. Between the look at what is held and the record nothing is awaited: the lease
-    /// holds when the record is submitted (DESIGN §7).
+    /// Asks home, or what is known of it. What is held is looked at once more when everything else is done: from there to the
+    /// record nothing is awaited, so that the lease holds when the record is submitted (DESIGN §7).
     #[expect(clippy::too_many_arguments, reason = "each is a fact of this one exchange")]
     async fn ask_home(
         &self,
@@ -184,7 +189,12 @@ impl Exchange {
             trust: trust.clone(),
             now,
         };
-        let finding = Finding::of(home.ask(question, deadline).await?, &trust.policy);
+        let mut said = home.ask(&question, deadline).await?;
+        self.pauses.at(Point::BeforeRecording).await;
+        if !home.stands_by(&said, &question) {
+            said = home.ask_anew(&question, deadline).await?;
+        }
+        let finding = Finding::of(said, &trust.policy);
         self.count_unsubstantiated(member, &finding);
         Ok(finding)
     }

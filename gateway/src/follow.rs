@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use peer::{
     dial::{self, DialLimits},
     serve::Standing,
+    surroundings::{Pauses, Point},
     verifier::Expected,
 };
 use proto::{
@@ -49,6 +50,7 @@ pub(crate) struct Follower {
     member: Member,
     home: Arc<Home>,
     channels: Vec<Channel>,
+    pauses: Pauses,
 }
 
 /// Why a stream ended.
@@ -73,9 +75,10 @@ impl Follower {
         addresses: &[String],
         standing: &Standing,
         home: Arc<Home>,
+        pauses: Pauses,
     ) -> Result<Self, tonic::transport::Error> {
         let dial = |address: &String| dial::channel(standing, address, Expected::NodeOf(member), DialLimits::default());
-        Ok(Self { member, home, channels: addresses.iter().map(dial).collect::<Result<_, _>>()? })
+        Ok(Self { member, home, channels: addresses.iter().map(dial).collect::<Result<_, _>>()?, pauses })
     }
 
     /// Follows for as long as it is polled, beginning anew whenever a stream ends, at the next endpoint.
@@ -166,6 +169,7 @@ impl Follower {
                     let _ = probes.try_send(WatchChangesRequest { request: Some(probe) });
                 }
                 response = responses.message(), if events < MAX_EVENTS_PER_PROBE => {
+                    self.pauses.at(Point::BeforeApplying).await;
                     let applied = match response {
                         Ok(Some(response)) => self.apply(response),
                         Ok(None) => return Ended::Closed,

@@ -107,19 +107,33 @@ impl Home {
     }
 
     /// Answers a question by `deadline`. A refusal is home's own: of a consent it revoked, of a proof it finds too old.
-    pub(crate) async fn ask(self: &Arc<Self>, question: Question, deadline: Instant) -> Result<Said, Refusal> {
-        if let Some(hit) = self.held(&question) {
-            return Ok(Said::Held(hit));
+    pub(crate) async fn ask(self: &Arc<Self>, question: &Question, deadline: Instant) -> Result<Said, Refusal> {
+        match self.held(question) {
+            Some(hit) => Ok(Said::Held(hit)),
+            None => self.ask_anew(question, deadline).await,
         }
+    }
+
+    /// The same, whatever is held.
+    pub(crate) async fn ask_anew(self: &Arc<Self>, question: &Question, deadline: Instant) -> Result<Said, Refusal> {
         let known = self.known();
-        let landed = match self.board(&question, known, deadline).await {
+        let landed = match self.board(question, known, deadline).await {
             Some(landed) => landed,
-            None => self.ask_alone(&question, known, deadline).await,
+            None => self.ask_alone(question, known, deadline).await,
         };
         Ok(match landed? {
             Some(said) => Said::Home(said),
-            None => self.last_known(&question).map_or(Said::Unreachable, Said::LastKnown),
+            None => self.last_known(question).map_or(Said::Unreachable, Said::LastKnown),
         })
+    }
+
+    /// Whether what was said may still be an answer at this moment. What was held may not once the lease has ended or an
+    /// event has come; what home says during a call is as old as the call.
+    pub(crate) fn stands_by(&self, said: &Said, question: &Question) -> bool {
+        match said {
+            Said::Held(hit) => self.cache.confirms(&question.key.cti, hit, Instant::now()),
+            Said::Home(_) | Said::LastKnown(_) | Said::Unreachable => true,
+        }
     }
 
     /// Events of these consents were applied: whoever waits for what was asked before starts anew.

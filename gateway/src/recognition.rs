@@ -54,8 +54,8 @@ impl Finding {
                 stated(held, Source::Home, head)
             }
             Said::Home(HomeSaid::Unknown(head)) => Self::UnknownTraveler(head),
-            Said::Held(Hit { statement: Some(held), head }) => stated(held, Source::Cache, head),
-            Said::Held(Hit { statement: None, head }) => Self::UnknownTraveler(Some(head)),
+            Said::Held(Hit { statement: Some(held), head, .. }) => stated(held, Source::Cache, head),
+            Said::Held(Hit { statement: None, head, .. }) => Self::UnknownTraveler(Some(head)),
             Said::LastKnown(held) => {
                 let head = held.statement.status().head;
                 stated(held, Source::LastKnown, head)

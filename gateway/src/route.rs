@@ -2,10 +2,10 @@
 //!
 //! A member of whom the list says anything new begins anew: what was held by its old keys is gone at once (DESIGN §3).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
-use peer::{serve::Standing, trust::Trust};
+use peer::{serve::Standing, surroundings::Pauses, trust::Trust};
 use proto::{member::Member, trust::MemberTrust};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,10 +23,19 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Routes {
     standing: Standing,
-    limits: MemberLimits,
-    max_cache_bytes: u64,
+    bounds: HomeBounds,
+    pauses: Pauses,
     metrics: ExchangeMetrics,
-    routes: ArcSwap<HashMap<Member, Route>>,
+    routes: ArcSwap<BTreeMap<Member, Route>>,
+}
+
+/// What each member may use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HomeBounds {
+    /// Bounds on calls to it.
+    pub(crate) member: MemberLimits,
+    /// How many bytes of its answers are held.
+    pub(crate) max_cache_bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -48,14 +57,9 @@ impl Drop for Following {
 }
 
 impl Routes {
-    /// The homes of the members of the trust list held now; each may hold answers of so many bytes.
-    pub(crate) fn new(
-        standing: Standing,
-        limits: MemberLimits,
-        max_cache_bytes: u64,
-        metrics: ExchangeMetrics,
-    ) -> Self {
-        let routes = Self { standing, limits, max_cache_bytes, metrics, routes: ArcSwap::default() };
+    /// The homes of the members of the trust list held now.
+    pub(crate) fn new(standing: Standing, bounds: HomeBounds, pauses: Pauses, metrics: ExchangeMetrics) -> Self {
+        let routes = Self { standing, bounds, pauses, metrics, routes: ArcSwap::default() };
         routes.refresh(&routes.standing.trust.current(), false);
         routes
     }
@@ -85,7 +89,7 @@ impl Routes {
     /// Members of whom nothing has changed keep what they have; the others' is given up with all that hung on it.
     fn refresh(&self, trust: &Trust, follow: bool) {
         let old = self.routes.load();
-        let mut routes = HashMap::new();
+        let mut routes = BTreeMap::new();
         for (member, entry) in &trust.list.members {
             let route = match old.get(member).filter(|route| route.trust == *entry) {
                 Some(route) if !follow || route.following.is_some() => Ok(route.clone()),
@@ -102,10 +106,10 @@ impl Routes {
     }
 
     fn open(&self, member: Member, trust: &MemberTrust, follow: bool) -> Result<Route, tonic::transport::Error> {
-        let client = MemberClient::new(member, &trust.endpoints, &self.standing, self.limits)?;
-        let cache = MemberCache::new(self.max_cache_bytes);
+        let client = MemberClient::new(member, &trust.endpoints, &self.standing, self.bounds.member)?;
+        let cache = MemberCache::new(self.bounds.max_cache_bytes);
         let home = Arc::new(Home::new(member, client, cache, self.metrics.clone()));
-        let follower = Follower::new(member, &trust.endpoints, &self.standing, home.clone())?;
+        let follower = Follower::new(member, &trust.endpoints, &self.standing, home.clone(), self.pauses.clone())?;
         let following = follow.then(|| Arc::new(Following(tokio::spawn(follower.run()))));
         Ok(Route { trust: trust.clone(), home, following })
     }

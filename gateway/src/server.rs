@@ -36,7 +36,7 @@ use crate::{
     metrics::{ExchangeMetrics, RecordMetrics},
     record::{Record, Writer},
     redemption::Redemptions,
-    route::Routes,
+    route::{HomeBounds, Routes},
     service::Recognition,
     status::Reporter,
     stream::StreamLimits,
@@ -107,7 +107,7 @@ pub struct Gateway {
 impl Gateway {
     /// Reads what it trusts and who it is, and opens its record. Nothing listens yet.
     pub fn open(config: Config, surroundings: Surroundings) -> Result<Self, GatewayError> {
-        let Surroundings { clock, random, network, blocking } = surroundings;
+        let Surroundings { clock, random, network, blocking, pauses } = surroundings;
         files::create_private_dir(&config.data_dir)
             .map_err(|error| GatewayError::DataDir { path: config.data_dir.clone(), error })?;
         let trust = TrustStore::open(config.trust.clone(), clock.clone())?;
@@ -128,7 +128,9 @@ impl Gateway {
         let redemptions = Redemptions::new(config.limits.max_redemptions, config.replicas > 1, claims);
         let exchange_metrics = ExchangeMetrics::new(&meter);
         let share = config.limits.max_cache_bytes / standing.trust.current().list.members.len().max(1) as u64;
-        let routes = Arc::new(Routes::new(standing.clone(), config.limits.member, share, exchange_metrics.clone()));
+        let bounds = HomeBounds { member: config.limits.member, max_cache_bytes: share };
+        let routes = Routes::new(standing.clone(), bounds, pauses.clone(), exchange_metrics.clone());
+        let routes = Arc::new(routes);
         let exchange = Exchange {
             standing: standing.clone(),
             routes: routes.clone(),
@@ -136,6 +138,7 @@ impl Gateway {
             record,
             metrics: exchange_metrics,
             random,
+            pauses,
         };
         Ok(Self { config, standing, metrics, exchange: Arc::new(exchange), routes, writer, impaired })
     }

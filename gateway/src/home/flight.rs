@@ -4,7 +4,7 @@
 //! long before it asked; an event for its consent detaches a flight, whose passengers start anew.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -25,7 +25,7 @@ pub(crate) struct Flights<T> {
 
 #[derive(Debug)]
 struct UnderWay<T> {
-    flights: HashMap<Cti, Vec<Flight<T>>>,
+    flights: BTreeMap<Cti, Vec<Flight<T>>>,
     next: u64,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Passenger<T>(watch::Receiver<State<T>>);
 
 impl<T: Clone> Flights<T> {
     pub(crate) fn new() -> Self {
-        Self { under_way: Mutex::new(UnderWay { flights: HashMap::new(), next: 0 }) }
+        Self { under_way: Mutex::new(UnderWay { flights: BTreeMap::new(), next: 0 }) }
     }
 
     /// Joins the flight for a key, or begins one that others may join.
@@ -107,7 +107,8 @@ impl<T: Clone> Flights<T> {
 
     /// The lease is lost: no flight is joined any more, and those who wait start anew.
     pub(crate) fn detach_all(&self) {
-        for flight in self.lock().flights.drain().flat_map(|(_, flights)| flights) {
+        let flights = std::mem::take(&mut self.lock().flights);
+        for flight in flights.into_values().flatten() {
             flight.state.send_replace(State::Detached);
         }
     }
