@@ -191,7 +191,16 @@ impl Exchange {
         };
         let mut said = home.ask(&question, deadline).await?;
         self.pauses.at(Point::BeforeRecording).await;
-        if !home.stands_by(&said, &question) {
+        let current = self.trust()?;
+        if current.generation != trust.generation {
+            // What a list no longer has is worth nothing from that moment on.
+            consent::authenticate(query, &current.list)?;
+            if current.list.suspension(Realm::Member(member), now).is_some() {
+                return Ok(Finding::HomeUnreachable);
+            }
+        }
+        if !home.stands_by(&said, &question, &current.list) {
+            let question = Question { trust: current, ..question };
             said = home.ask_anew(&question, deadline).await?;
         }
         let finding = Finding::of(said, &trust.policy);

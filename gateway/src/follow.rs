@@ -26,9 +26,9 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
-use crate::{cache::Contradiction, home::Home};
+use crate::{cache::Distrust, home::Home};
 
 /// How often a probe is sent.
 const PROBE_EVERY: Duration = Duration::from_millis(200);
@@ -41,6 +41,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// loses by that is its own lease.
 const MAX_BATCH: usize = 1_000;
 const MAX_EVENTS_PER_PROBE: usize = 50_000;
+const MAX_MESSAGES_PER_PROBE: usize = 5_000;
 /// A batch is at most some 24 KB.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
@@ -66,6 +67,8 @@ enum Ended {
     Hangs,
     #[error("it contradicts itself: {0}")]
     Contradiction(&'static str),
+    #[error("it is behind: {0}")]
+    Behind(&'static str),
 }
 
 impl Follower {
@@ -83,13 +86,18 @@ impl Follower {
 
     /// Follows for as long as it is polled, beginning anew whenever a stream ends, at the next endpoint.
     pub(crate) async fn run(self) {
-        let (mut pause, mut failing) = (FIRST_PAUSE, false);
+        let (mut pause, mut failing, mut behind) = (FIRST_PAUSE, false, 0);
         for channel in self.channels.iter().cycle() {
             let began = Instant::now();
             let ended = self.stream(channel).await;
-            if let Ended::Contradiction(what) = ended {
+            behind = if matches!(ended, Ended::Behind(_)) { behind + 1 } else { 0 };
+            if behind >= self.channels.len() {
+                error!(member = %self.member, %ended, "no node knows what one of them had said: what is known of it is dropped");
+                self.home.forget();
+                behind = 0;
+            } else if let Ended::Contradiction(what) = ended {
                 warn!(member = %self.member, what, "the change stream contradicts itself: what was held is dropped");
-                self.home.cache.clear();
+                self.home.forget();
             }
             self.home.detach_all();
             let lived = began.elapsed() > LONGEST_PAUSE;
@@ -157,18 +165,19 @@ impl Follower {
     ) -> Ended {
         let mut tick = interval(PROBE_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut events = 0;
+        let (mut events, mut messages) = (0, 0);
         loop {
             tokio::select! {
                 biased;
                 _ = tick.tick() => {
-                    events = 0;
-                    let Some(number) = self.home.cache.probe(Instant::now()) else { return Ended::Hangs };
+                    (events, messages) = (0, 0);
+                    let Some(number) = self.home.probe() else { return Ended::Hangs };
                     let probe = watch_changes_request::Request::Probe(Probe { number });
                     // A full channel is a connection that takes nothing: the probe stays without an echo, like any other.
                     let _ = probes.try_send(WatchChangesRequest { request: Some(probe) });
                 }
-                response = responses.message(), if events < MAX_EVENTS_PER_PROBE => {
+                response = responses.message(), if events < MAX_EVENTS_PER_PROBE && messages < MAX_MESSAGES_PER_PROBE => {
+                    messages += 1;
                     self.pauses.at(Point::BeforeApplying).await;
                     let applied = match response {
                         Ok(Some(response)) => self.apply(response),
@@ -204,15 +213,18 @@ impl Follower {
         }
         let handles = batch.changes.iter().map(|change| Some(Cti(<[u8; 16]>::try_from(change.cti.as_slice()).ok()?)));
         let handles: Vec<Cti> = handles.collect::<Option<_>>().ok_or(Ended::Contradiction("a handle is not one"))?;
-        self.home.cache.apply(batch.first_seq, &handles)?;
+        self.home.cache.apply(batch.first_seq, &handles, Instant::now())?;
         self.home.detach(&handles);
         Ok(handles.len())
     }
 }
 
-impl From<Contradiction> for Ended {
-    fn from(Contradiction(what): Contradiction) -> Self {
-        Self::Contradiction(what)
+impl From<Distrust> for Ended {
+    fn from(distrust: Distrust) -> Self {
+        match distrust {
+            Distrust::Contradiction(what) => Self::Contradiction(what),
+            Distrust::Behind(what) => Self::Behind(what),
+        }
     }
 }
 

@@ -23,16 +23,17 @@ use proto::{
     refusal::{Object, Reason, Refusal},
     statement::{LogHead, UnverifiedStatement},
     terms::{Kind, Level},
-    time::UnixTime,
+    time::{CLOCK_LEEWAY, Clock, UnixTime},
     token::{ConsentToken, Cti},
+    trust::TrustList,
 };
 use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument as _, instrument, warn};
+use tracing::{Instrument as _, Span, debug, debug_span, field::Empty, instrument, warn};
 
 use self::flight::{Boarding, Flights, Leader};
 use crate::{
-    cache::{HeldStatement, Hit, Key, MemberCache},
-    member::{HomeAnswer, HomeFailure, MemberClient},
+    cache::{HeldStatement, Hit, Key, MemberCache, Moment},
+    member::{Asked, HomeAnswer, HomeFailure, MemberClient},
     metrics::ExchangeMetrics,
     query::Freshness,
 };
@@ -40,8 +41,8 @@ use crate::{
 /// How often a question boards a flight before it asks by itself: each time an event or a refusal that is another's has
 /// taken the answer away.
 const MAX_BOARDINGS: usize = 3;
-/// How often home is asked when it answers with what is older than what is known: a second endpoint may be ahead.
-const MAX_ASKED: usize = 2;
+/// How many nodes are asked when they answer with what is older than what is known.
+const MAX_ASKED: usize = 4;
 
 /// One home member.
 #[derive(Debug)]
@@ -52,6 +53,7 @@ pub(crate) struct Home {
     /// What is held of it.
     pub(crate) cache: MemberCache,
     flights: Flights<Landed>,
+    clock: Arc<dyn Clock>,
     metrics: ExchangeMetrics,
 }
 
@@ -98,17 +100,36 @@ pub(crate) enum HomeSaid {
     Unknown(Option<LogHead>),
 }
 
-/// What came of a lookup: what home said, a refusal that is home's to make, or nothing that counts.
-type Landed = Result<Option<HomeSaid>, Refusal>;
+/// Why home said nothing that counts.
+#[derive(Clone, Debug)]
+enum Missed {
+    /// It refuses, and that is its to do: of a consent it revoked, of a proof it finds too old.
+    Refused(Refusal),
+    /// It was not reached, or not in time.
+    Unreachable,
+    /// This caller, or all of them, have too many questions under way.
+    Busy,
+    /// What it said does not verify, or is older than what is known or asked for.
+    Useless,
+}
+
+/// What came of a lookup.
+type Landed = Result<HomeSaid, Missed>;
 
 impl Home {
-    pub(crate) fn new(member: Member, client: MemberClient, cache: MemberCache, metrics: ExchangeMetrics) -> Self {
-        Self { member, client, cache, flights: Flights::new(), metrics }
+    pub(crate) fn new(
+        member: Member,
+        client: MemberClient,
+        cache: MemberCache,
+        clock: Arc<dyn Clock>,
+        metrics: ExchangeMetrics,
+    ) -> Self {
+        Self { member, client, cache, flights: Flights::new(), clock, metrics }
     }
 
     /// Answers a question by `deadline`. A refusal is home's own: of a consent it revoked, of a proof it finds too old.
     pub(crate) async fn ask(self: &Arc<Self>, question: &Question, deadline: Instant) -> Result<Said, Refusal> {
-        match self.held(question) {
+        match self.look(question) {
             Some(hit) => Ok(Said::Held(hit)),
             None => self.ask_anew(question, deadline).await,
         }
@@ -119,20 +140,26 @@ impl Home {
         let known = self.known();
         let landed = match self.board(question, known, deadline).await {
             Some(landed) => landed,
-            None => self.ask_alone(question, known, deadline).await,
+            None => self.ask_alone(question, known, question.freshness, deadline).await,
         };
-        Ok(match landed? {
-            Some(said) => Said::Home(said),
-            None => self.last_known(question).map_or(Said::Unreachable, Said::LastKnown),
-        })
+        match landed {
+            Ok(said) => Ok(Said::Home(said)),
+            Err(Missed::Refused(refusal)) => Err(refusal),
+            Err(Missed::Unreachable) => Ok(self.last_known(question).map_or(Said::Unreachable, Said::LastKnown)),
+            Err(Missed::Busy | Missed::Useless) => Ok(Said::Unreachable),
+        }
     }
 
-    /// Whether what was said may still be an answer at this moment. What was held may not once the lease has ended or an
-    /// event has come; what home says during a call is as old as the call.
-    pub(crate) fn stands_by(&self, said: &Said, question: &Question) -> bool {
+    /// Whether what was said may still be an answer at this moment, and by this trust list. What was held may not once the
+    /// lease has ended or an event has come; what home says during a call is as old as the call.
+    pub(crate) fn stands_by(&self, said: &Said, question: &Question, list: &TrustList) -> bool {
         match said {
-            Said::Held(hit) => self.cache.confirms(&question.key.cti, hit, Instant::now()),
-            Said::Home(_) | Said::LastKnown(_) | Said::Unreachable => true,
+            Said::Held(hit) => {
+                self.cache.confirms(&question.key, hit, self.moment())
+                    && hit.statement.as_ref().is_none_or(|held| self.is_vouched(held, list))
+            }
+            Said::Home(HomeSaid::Statement(held)) | Said::LastKnown(held) => self.is_vouched(held, list),
+            Said::Home(HomeSaid::Unknown(_)) | Said::Unreachable => true,
         }
     }
 
@@ -141,136 +168,189 @@ impl Home {
         handles.iter().for_each(|cti| self.flights.detach(cti));
     }
 
-    /// The lease is lost: whoever waits starts anew.
+    /// The stream has ended: whoever waits starts anew.
     pub(crate) fn detach_all(&self) {
         self.flights.detach_all();
     }
 
+    /// Numbers a probe that is about to be sent. `None` while too many are without an echo.
+    pub(crate) fn probe(&self) -> Option<u64> {
+        self.cache.probe(self.moment(), self.client.known_head())
+    }
+
+    /// Drops all that is known of the member: it contradicts itself.
+    pub(crate) fn forget(&self) {
+        self.client.forget_head();
+        self.cache.clear();
+    }
+
+    #[instrument(level = "debug", name = "cache", skip_all, fields(outcome = Empty))]
+    fn look(&self, question: &Question) -> Option<Hit> {
+        let hit = self.held(question);
+        Span::current().record("outcome", if hit.is_some() { "hit" } else { "miss" });
+        hit
+    }
+
     /// What is held of a question and may answer it.
-    pub(crate) fn held(&self, question: &Question) -> Option<Hit> {
+    fn held(&self, question: &Question) -> Option<Hit> {
         if !question.may_be_shared() {
             return None;
         }
-        let hit = self.cache.get(&question.key, question.now, Instant::now())?;
+        let hit = self.cache.get(&question.key, self.moment())?;
         let valid = hit.statement.as_ref().is_none_or(|held| {
-            // The policy may have shortened lives since.
-            held.statement.check_time(question.now, &question.trust.policy.lives).is_ok()
+            // Keys may have been removed and lives been shortened since.
+            self.is_vouched(held, &question.trust.list)
+                && held.statement.check_time(question.now, &question.trust.policy.lives).is_ok()
         });
         (valid && question.freshness.is_met_by(hit.head)).then_some(hit)
     }
 
     /// Shares a lookup. `None` if the question is to be asked alone.
+    ///
+    /// Who joins gets what was read at home after the flight began, at most half a second before it joined: no lease is
+    /// needed for that.
     async fn board(self: &Arc<Self>, question: &Question, known: Option<LogHead>, deadline: Instant) -> Option<Landed> {
         if !question.may_be_shared() {
             return None;
         }
         for _ in 0..MAX_BOARDINGS {
-            let now = Instant::now();
-            if !self.cache.is_leased(now) {
-                return None;
-            }
-            let (passenger, leads) = match self.flights.board(&question.key, now) {
+            let span = debug_span!("flight", outcome = Empty);
+            let (passenger, leads) = match self.flights.board(&question.key, Instant::now()) {
                 Boarding::Join(passenger) => (passenger, false),
                 Boarding::Lead(leader, passenger) => {
-                    self.fly(leader, question.clone(), known);
+                    span.in_scope(|| self.fly(leader, question.clone(), known));
                     (passenger, true)
                 }
             };
-            match timeout_at(deadline, passenger.wait()).await {
-                Err(_) => return Some(Ok(None)),
-                // An event, or the lease was lost.
-                Ok(None) => {}
-                // What home has against the leader's proof is nobody else's.
-                Ok(Some(Err(refusal))) if !leads && refusal.reason() != Reason::ConsentRevoked => {}
-                Ok(Some(Ok(Some(said)))) if !self.is_fresh(&said, question, known) => {}
-                Ok(Some(landed)) => return Some(landed),
+            span.record("outcome", if leads { "led" } else { "joined" });
+            let Ok(landed) = timeout_at(deadline, passenger.wait().instrument(span)).await else {
+                return Some(Err(Missed::Unreachable));
+            };
+            match landed {
+                // An event, or the stream has ended.
+                None => {}
+                Some(Ok(said)) if !self.is_current(&said, known) || !self.is_vouched_for(&said, question) => {}
+                // What this caller wants is more than others want.
+                Some(Ok(said)) if !said.head().is_none_or(|head| question.freshness.allows(head)) => return None,
+                // What home has against the leader's proof, and how much its caller asks, is nobody else's.
+                Some(Err(Missed::Busy)) if !leads => {}
+                Some(Err(Missed::Refused(refusal))) if !leads && refusal.reason() != Reason::ConsentRevoked => {}
+                Some(landed) => return Some(landed),
             }
         }
         None
     }
 
-    /// Looks up for all aboard, by a deadline of its own: whoever leads may go away.
+    /// Looks up for all aboard, by a deadline of its own and for whatever freshness: whoever leads may go away, or want more
+    /// than others.
     fn fly(self: &Arc<Self>, leader: Leader, question: Question, known: Option<LogHead>) {
         let home = self.clone();
         let flying = async move {
             // Whatever becomes of this task, nobody stays aboard.
             let mut flight = Flying { home, leader, landed: None };
             let deadline = Instant::now() + flight.home.client.timeout();
-            let landed = flight.home.ask_alone(&question, known, deadline).await;
+            let landed = flight.home.ask_alone(&question, known, Freshness::Default, deadline).await;
             flight.landed = Some(landed);
         };
         tokio::spawn(flying.in_current_span());
     }
 
-    async fn ask_alone(&self, question: &Question, known: Option<LogHead>, deadline: Instant) -> Landed {
-        for _ in 0..MAX_ASKED {
-            match self.look_up(question, deadline).await? {
-                Some(said) if !self.is_fresh(&said, question, known) => {
-                    warn!(home = %self.member, "home's answer is older than what is known");
-                    self.metrics.home_failed(self.member, "stale");
-                }
-                settled => return Ok(settled),
+    /// Asks one node after another until one says something that is no older than what is known and asked for.
+    async fn ask_alone(
+        &self,
+        question: &Question,
+        known: Option<LogHead>,
+        freshness: Freshness,
+        deadline: Instant,
+    ) -> Landed {
+        let mut nodes = Asked::default();
+        for _ in 0..self.client.nodes().min(MAX_ASKED) {
+            let asked = self.moment();
+            let said = self.look_up(question, deadline, &mut nodes).await?;
+            if !self.is_current(&said, known) {
+                warn!(home = %self.member, "home's answer is older than what is known");
+                self.metrics.home_failed(self.member, "stale");
+                continue;
             }
+            self.keep(question, &said, asked);
+            if said.head().is_none_or(|head| freshness.allows(head)) {
+                return Ok(said);
+            }
+            debug!(home = %self.member, "home's answer is not as fresh as its caller wants");
         }
-        Ok(None)
+        Err(Missed::Useless)
     }
 
-    async fn look_up(&self, question: &Question, deadline: Instant) -> Landed {
+    async fn look_up(&self, question: &Question, deadline: Instant, nodes: &mut Asked) -> Landed {
         let started = Instant::now();
-        let answer = self.client.lookup(&question.caller, &question.trace, question.request.clone(), deadline).await;
+        let (caller, trace, request) = (&question.caller, &question.trace, question.request.clone());
+        let answer = self.client.lookup(caller, trace, request, deadline, nodes).await;
         self.metrics.looked_up(self.member, started.elapsed());
         match answer {
-            Ok(HomeAnswer::Unknown(head)) => {
-                if let Some(head) = head {
-                    self.keep(question, head, None);
-                }
-                Ok(Some(HomeSaid::Unknown(head)))
-            }
+            Ok(HomeAnswer::Unknown(head)) => Ok(HomeSaid::Unknown(head)),
             Ok(HomeAnswer::Statement(bytes)) => match verify(bytes, question) {
-                Ok(held) => {
-                    let (held, head) = (Arc::new(held.0), held.1);
-                    self.client.note_head(head);
-                    self.keep(question, head, Some(held.clone()));
-                    Ok(Some(HomeSaid::Statement(held)))
-                }
+                Ok(held) => Ok(HomeSaid::Statement(Arc::new(held))),
                 Err(refusal) => {
                     warn!(home = %self.member, %refusal, "home's statement is not valid");
                     self.metrics.home_failed(self.member, "invalid_statement");
-                    Ok(None)
+                    Err(Missed::Useless)
                 }
             },
-            Err(HomeFailure::Refused(refusal)) if is_homes_to_say(refusal.reason()) => Err(refusal),
+            Err(HomeFailure::Refused(refusal)) if is_homes_to_say(refusal.reason()) => Err(Missed::Refused(refusal)),
             Err(failure) => {
                 if let HomeFailure::Refused(refusal) = &failure {
                     warn!(home = %self.member, %refusal, "home refused what was verified here");
                 }
                 self.metrics.home_failed(self.member, failure.word());
-                Ok(None)
+                Err(match failure {
+                    HomeFailure::Busy => Missed::Busy,
+                    HomeFailure::Refused(_) => Missed::Useless,
+                    HomeFailure::BreakerOpen | HomeFailure::Timeout | HomeFailure::Transport => Missed::Unreachable,
+                })
             }
         }
     }
 
-    fn keep(&self, question: &Question, head: LogHead, statement: Option<Arc<HeldStatement>>) {
+    /// Takes in what home said and nothing contradicts.
+    fn keep(&self, question: &Question, said: &HomeSaid, asked: Moment) {
+        let Some(head) = said.head() else { return };
+        let statement = match said {
+            HomeSaid::Statement(held) => {
+                // Home signed it: from now on nothing older counts.
+                self.client.note_head(head);
+                Some(held.clone())
+            }
+            HomeSaid::Unknown(_) => None,
+        };
         if question.token.consent().kind.has_device() {
-            self.cache.insert(&question.key, head, statement, question.now);
+            self.cache.insert(&question.key, head, statement, asked);
         }
     }
 
-    /// Whether an answer is no older than what was known when its question came, and as fresh as its caller wants.
-    fn is_fresh(&self, said: &HomeSaid, question: &Question, known: Option<LogHead>) -> bool {
-        let head = match said {
-            HomeSaid::Statement(held) => held.statement.status().head,
-            HomeSaid::Unknown(Some(head)) => *head,
-            // Without a head there is nothing to compare; nothing is disclosed either.
-            HomeSaid::Unknown(None) => return true,
-        };
-        let leased = self.cache.is_leased(Instant::now());
-        let not_older = known.is_none_or(|known| match known.epoch == head.epoch {
+    /// Whether what home says is no older than what was known when its question came, and of the log that it has now.
+    fn is_current(&self, said: &HomeSaid, known: Option<LogHead>) -> bool {
+        // Without a head there is nothing to compare; nothing is disclosed either.
+        let Some(head) = said.head() else { return true };
+        if self.cache.is_former(&head.epoch) {
+            return false;
+        }
+        known.is_none_or(|known| match known.epoch == head.epoch {
             true => head.seq >= known.seq,
             // Another log than the one that is followed; while none is, home alone knows which is its own.
-            false => !leased,
-        });
-        not_older && question.freshness.allows(head)
+            false => !self.cache.is_leased(self.moment()),
+        })
+    }
+
+    /// Whether the trust list still has the key of what was said.
+    fn is_vouched(&self, held: &HeldStatement, list: &TrustList) -> bool {
+        list.statement_key(self.member, held.kid).is_ok()
+    }
+
+    fn is_vouched_for(&self, said: &HomeSaid, question: &Question) -> bool {
+        match said {
+            HomeSaid::Statement(held) => self.is_vouched(held, &question.trust.list),
+            HomeSaid::Unknown(_) => true,
+        }
     }
 
     /// Where home's change log is known to stand.
@@ -290,11 +370,26 @@ impl Home {
         if lives.last_known_good.is_zero() || question.freshness != Freshness::Default || !question.may_be_shared() {
             return None;
         }
-        let held = self.cache.last_known(&question.key, question.now)?;
+        let held = self.cache.last_known(&question.key, self.moment())?;
         let status = held.statement.status();
         let young = question.now.since(status.issued_at) <= lives.last_known_good.as_secs();
         let green = question.trust.policy.judge(status) == Judgement::Status(Level::Green);
-        (young && green && held.statement.check_time(question.now, lives).is_ok()).then_some(held)
+        let valid = held.statement.check_time(question.now, lives).is_ok();
+        (young && green && valid && self.is_vouched(&held, &question.trust.list)).then_some(held)
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { instant: Instant::now(), time: self.clock.now() }
+    }
+}
+
+impl HomeSaid {
+    /// Where home's change log stood.
+    fn head(&self) -> Option<LogHead> {
+        match self {
+            Self::Statement(held) => Some(held.statement.status().head),
+            Self::Unknown(head) => *head,
+        }
     }
 }
 
@@ -324,20 +419,22 @@ impl Drop for Flying {
 
 /// Verifies home's statement: its own key, this token, holding now, no more than was granted.
 #[instrument(level = "debug", name = "statement", skip_all)]
-fn verify(bytes: Vec<u8>, question: &Question) -> Result<(HeldStatement, LogHead), Refusal> {
+fn verify(bytes: Vec<u8>, question: &Question) -> Result<HeldStatement, Refusal> {
     let (trust, token) = (&question.trust, &question.token);
     let issuer = token.consent().issuer;
     let unverified = UnverifiedStatement::parse(&bytes)?;
     if unverified.issuer() != issuer {
         return Err(Refusal::malformed(Object::Statement, "it answers for another member"));
     }
-    let key = trust.list.statement_key(issuer, unverified.kid())?;
-    let statement = unverified.verify(key)?;
+    let kid = unverified.kid();
+    let statement = unverified.verify(trust.list.statement_key(issuer, kid)?)?;
     statement.check_binding(issuer, token.hash())?;
     statement.check_time(question.now, &trust.policy.lives)?;
     statement.check_scope(question.key.scope)?;
-    let head = statement.status().head;
-    Ok((HeldStatement { bytes, statement }, head))
+    if statement.status().expires_at > token.consent().expires_at.plus(CLOCK_LEEWAY) {
+        return Err(Refusal::malformed(Object::Statement, "it outlives its token"));
+    }
+    Ok(HeldStatement { bytes, kid, statement })
 }
 
 /// The refusals in which home knows better than the gateway: the rest it verified itself.

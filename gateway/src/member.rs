@@ -127,6 +127,10 @@ macro_rules! client_span {
     };
 }
 
+/// Which of a member's nodes were asked one question.
+#[derive(Debug, Default)]
+pub(crate) struct Asked(Vec<usize>);
+
 /// One member's nodes.
 #[derive(Debug)]
 pub(crate) struct MemberClient {
@@ -175,21 +179,28 @@ impl MemberClient {
         })
     }
 
+    /// How many nodes it has.
+    pub(crate) fn nodes(&self) -> usize {
+        self.endpoints.len()
+    }
+
     /// How long a lookup may take, retry included.
     pub(crate) fn timeout(&self) -> Duration {
         self.limits.timeout
     }
 
-    /// Asks home for a caller, at the latest until `deadline`, and names the trace to it.
+    /// Asks home for a caller, at the latest until `deadline`, and names the trace to it. Nodes that were asked already are
+    /// asked again only when there is no other.
     pub(crate) async fn lookup(
         &self,
         caller: &PeerId,
         trace: &Trace,
         request: LookupRequest,
         deadline: Instant,
+        asked: &mut Asked,
     ) -> Result<HomeAnswer, HomeFailure> {
         let span = client_span!("lookup", LOOKUP, self.member);
-        let answer = self.try_lookup(caller, trace, request, deadline).instrument(span.clone()).await;
+        let answer = self.try_lookup(caller, trace, request, deadline, asked).instrument(span.clone()).await;
         match &answer {
             Ok(HomeAnswer::Statement(_)) => span.record("outcome", "statement"),
             Ok(HomeAnswer::Unknown(_)) => span.record("outcome", "unknown_traveler"),
@@ -204,15 +215,16 @@ impl MemberClient {
         trace: &Trace,
         request: LookupRequest,
         deadline: Instant,
+        asked: &mut Asked,
     ) -> Result<HomeAnswer, HomeFailure> {
         let deadline = deadline.min(Instant::now() + self.limits.timeout);
         let _place = self.in_flight.admit(caller).map_err(|_| HomeFailure::Busy)?;
         self.retries.earn();
-        let first = self.attempt(request.clone(), trace, deadline).await;
+        let first = self.attempt(request.clone(), trace, deadline, asked).await;
         match first {
             Err(failure) if failure.is_worth_a_retry() && Instant::now() < deadline && self.retries.spend() => {
                 debug!(?failure, "retrying");
-                self.attempt(request, trace, deadline).await
+                self.attempt(request, trace, deadline, asked).await
             }
             settled => settled,
         }
@@ -243,8 +255,9 @@ impl MemberClient {
         request: LookupRequest,
         trace: &Trace,
         deadline: Instant,
+        asked: &mut Asked,
     ) -> Result<HomeAnswer, HomeFailure> {
-        let (endpoint, leave) = self.pick().ok_or(HomeFailure::BreakerOpen)?;
+        let (endpoint, leave) = self.pick(asked).ok_or(HomeFailure::BreakerOpen)?;
         let full_deadline = Instant::now() + self.limits.attempt_timeout;
         let attempt_deadline = deadline.min(full_deadline);
         let mut client =
@@ -290,11 +303,21 @@ impl MemberClient {
         }
     }
 
-    fn pick(&self) -> Option<(&Endpoint, Leave)> {
-        let now = Instant::now();
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let candidates = (0..self.endpoints.len()).map(|i| &self.endpoints[(start + i) % self.endpoints.len()]);
-        candidates.into_iter().find_map(|endpoint| Some((endpoint, endpoint.breaker.leave(now)?)))
+    /// Forgets it: all its nodes say that it never stood there.
+    pub(crate) fn forget_head(&self) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn pick(&self, asked: &mut Asked) -> Option<(&Endpoint, Leave)> {
+        let (now, start) = (Instant::now(), self.next.fetch_add(1, Ordering::Relaxed));
+        let in_turn = (0..self.endpoints.len()).map(|i| (start + i) % self.endpoints.len());
+        let (again, first): (Vec<_>, Vec<_>) = in_turn.partition(|index| asked.0.contains(index));
+        first.into_iter().chain(again).find_map(|index| {
+            let endpoint = &self.endpoints[index];
+            let leave = endpoint.breaker.leave(now)?;
+            asked.0.push(index);
+            Some((endpoint, leave))
+        })
     }
 }
 

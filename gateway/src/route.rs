@@ -108,7 +108,8 @@ impl Routes {
     fn open(&self, member: Member, trust: &MemberTrust, follow: bool) -> Result<Route, tonic::transport::Error> {
         let client = MemberClient::new(member, &trust.endpoints, &self.standing, self.bounds.member)?;
         let cache = MemberCache::new(self.bounds.max_cache_bytes);
-        let home = Arc::new(Home::new(member, client, cache, self.metrics.clone()));
+        let clock = self.standing.trust.clock().clone();
+        let home = Arc::new(Home::new(member, client, cache, clock, self.metrics.clone()));
         let follower = Follower::new(member, &trust.endpoints, &self.standing, home.clone(), self.pauses.clone())?;
         let following = follow.then(|| Arc::new(Following(tokio::spawn(follower.run()))));
         Ok(Route { trust: trust.clone(), home, following })

@@ -20,6 +20,7 @@ use proto::{
         federation::federation_service_server::FederationServiceServer,
         recognition::recognition_service_server::RecognitionServiceServer,
     },
+    member::Member,
     refusal::Blame,
 };
 use thiserror::Error;
@@ -127,7 +128,7 @@ impl Gateway {
         .map_err(|error| GatewayError::Record(error.to_string()))?;
         let redemptions = Redemptions::new(config.limits.max_redemptions, config.replicas > 1, claims);
         let exchange_metrics = ExchangeMetrics::new(&meter);
-        let share = config.limits.max_cache_bytes / standing.trust.current().list.members.len().max(1) as u64;
+        let share = config.limits.max_cache_bytes / Member::all().count() as u64;
         let bounds = HomeBounds { member: config.limits.member, max_cache_bytes: share };
         let routes = Routes::new(standing.clone(), bounds, pauses.clone(), exchange_metrics.clone());
         let routes = Arc::new(routes);

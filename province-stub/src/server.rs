@@ -53,8 +53,6 @@ const ASSIGNMENT: &str = "tongxing.assignment.v1.AssignmentService";
 
 /// How often what is past its retention is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
-/// Between two notes of where the log stands.
-const WITNESS_PAUSE: Duration = Duration::from_secs(1);
 /// Between two parts of a long sweep.
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 /// How long the store has to close; with the server's own grace the whole stop stays under 5 s.
@@ -187,11 +185,9 @@ impl<S: Store> Node<S> {
             watchers: Arc::new(Watchers::new(config.watch, shutdown.clone())),
         });
         let sweeping = tokio::spawn(sweep(home.clone(), standing.trust.clock().clone()));
-        let witnessing = tokio::spawn(witness(home.clone()));
         let service = service(endpoint, &config, &metrics);
         let served = serve(listeners, standing, service, metrics, shutdown).await;
         sweeping.abort();
-        witnessing.abort();
         if timeout(CLOSE_WITHIN, home.store.close()).await.is_err() {
             // Whatever was committed is durable; the write-ahead log is taken up at the next start.
             warn!("the store was still busy when the node stopped");
@@ -292,17 +288,6 @@ fn check_trusted(config: &Config, keys: &Keys, list: &TrustList) -> Result<(), N
         return not_trusted(&config.keys.sealing, "sealing");
     }
     Ok(())
-}
-
-/// Notes where the log stands, soon after it has moved.
-async fn witness<S: Store>(home: Arc<Home<S>>) {
-    let mut commits = home.store.commits();
-    while commits.changed().await.is_ok() {
-        if let Err(error) = home.store.witness().await {
-            warn!(%error, "where the change log stands could not be noted");
-        }
-        sleep(WITNESS_PAUSE).await;
-    }
 }
 
 /// Forgets what is past its retention, now and then.

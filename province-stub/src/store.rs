@@ -125,9 +125,6 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// so that nobody waits for it. The change log's head stays.
     fn sweep(&self, now: UnixTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Notes where the log stands outside of the store, so that an older copy of it is known as one when it is opened.
-    fn witness(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
-
     /// Finishes what is under way and lets go of the store's files.
     fn close(&self) -> impl Future<Output = ()> + Send;
 }

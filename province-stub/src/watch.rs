@@ -170,8 +170,9 @@ impl<S: Store> Stream<'_, S> {
     async fn catch_up(&self, position: &mut LogHead, head: LogHead) -> Result<bool, Refusal> {
         while position.seq < head.seq {
             let changes = self.home.store.changes(position.seq, MAX_BATCH).await?;
-            let (Some(first), Some(last)) = (changes.first(), changes.last()) else { return Err(swept()) };
-            if first.seq != position.seq + 1 {
+            let Some(last) = changes.last() else { return Err(swept()) };
+            let in_order = changes.iter().zip(position.seq + 1..).all(|(change, seq)| change.seq == seq);
+            if !in_order {
                 return Err(swept());
             }
             position.seq = last.seq;

@@ -9,6 +9,7 @@ mod consents;
 mod examples;
 mod federation;
 mod identity;
+mod last_known;
 mod load;
 mod outcomes;
 mod policy;

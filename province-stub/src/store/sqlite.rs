@@ -87,8 +87,7 @@ impl SqliteStore {
         let store = Self { writer, readers, committed: watch::channel(()).0, path: path.to_owned() };
         let mut tx = store.begin().await?;
         epoch::settle(&mut tx, path, random).await?;
-        tx.commit().await?;
-        store.witness().await?;
+        store.commit(tx).await?;
         Ok(store)
     }
 
@@ -97,7 +96,6 @@ impl SqliteStore {
         let mut tx = self.begin().await?;
         let head = epoch::renew(&mut tx, random).await?;
         self.commit(tx).await?;
-        self.witness().await?;
         Ok(head)
     }
 
@@ -106,8 +104,11 @@ impl SqliteStore {
         self.writer.begin_with("BEGIN IMMEDIATE").await
     }
 
-    /// Commits what may have made events, and tells who waits for them.
-    async fn commit(&self, tx: Transaction<'static, Sqlite>) -> Result<(), sqlx::Error> {
+    /// Commits what may have made events, and tells who waits for them. The witness comes first: no event is ever told
+    /// that it does not know of.
+    async fn commit(&self, mut tx: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
+        let head = changes::head(&mut tx).await?;
+        epoch::witness(&self.path, head).map_err(|error| StoreError::Unavailable(error.into()))?;
         tx.commit().await?;
         self.committed.send_replace(());
         Ok(())
@@ -259,11 +260,6 @@ impl Store for SqliteStore {
         Ok(forgotten)
     }
 
-    async fn witness(&self) -> Result<(), StoreError> {
-        let head = self.head().await?;
-        epoch::witness(&self.path, head).map_err(|error| StoreError::Unavailable(error.into()))
-    }
-
     async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
@@ -309,7 +305,6 @@ mod tests {
     /// A log with three events; then the head that stands, and the directory.
     async fn log(dir: &Path) -> LogHead {
         let store = open(dir).await;
-        store.witness().await.unwrap();
         let head = store.head().await.unwrap();
         store.close().await;
         head
@@ -333,6 +328,20 @@ mod tests {
         let restored = epoch_after(dir.path()).await;
         assert_ne!(restored, epoch);
         assert_eq!(epoch_after(dir.path()).await, restored, "and keeps it");
+    }
+
+    #[tokio::test]
+    async fn a_copy_over_the_same_file_from_before_the_last_event_begins_a_new_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, backup) = (dir.path().join("node.db"), dir.path().join("backup.db"));
+        let epoch = log(dir.path()).await.epoch;
+        std::fs::copy(&file, &backup).unwrap();
+        let store = open(dir.path()).await;
+        suite::event(&store).await;
+        // Gone without a word, a moment after the event was told.
+        store.close().await;
+        std::fs::write(&file, std::fs::read(&backup).unwrap()).unwrap();
+        assert_ne!(epoch_after(dir.path()).await, epoch);
     }
 
     #[tokio::test]

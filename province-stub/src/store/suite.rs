@@ -74,6 +74,13 @@ async fn issue<S: Store>(store: &S, consent: &NewConsent) -> Result<IssuedToken,
     store.issue_consent(&request(&id, ""), consent, LIMIT, &SystemRandom).await
 }
 
+/// One event: somebody's consent is revoked.
+pub(super) async fn event<S: Store>(store: &S) {
+    let person = add_person(store, 0).await;
+    let issued = issue(store, &consent(person, NOW, Kind::Own)).await.unwrap();
+    store.revoke_consent(issued.cti, Some(person), NOW).await.unwrap();
+}
+
 async fn consents_are_listed_newest_first_and_only_their_travelers<S: Store>(store: S) {
     let (anna, ben) = (add_person(&store, 1).await, add_person(&store, 2).await);
     let mut issued = Vec::new();

@@ -3,7 +3,8 @@
 //!
 //! Two things tell that a database is an older copy of itself. A file that was put back is another file: the database
 //! remembers its own device and inode. And what was put into the same file from within is behind a *witness* beside it,
-//! `<database>.head`, which notes the last head now and then. A machine that was rolled back as a whole has nothing beside
+//! `<database>.head`, which notes every head before it is committed: a commit that fails after that costs an epoch, and no
+//! event that anybody has heard of is ever forgotten. A machine that was rolled back as a whole has nothing beside
 //! it: whoever does that says so with `province-stub new-epoch`, and a gateway that sees the head go backwards says so too.
 
 use std::{
@@ -47,7 +48,8 @@ pub(super) async fn renew(connection: &mut SqliteConnection, random: &dyn Random
     changes::head(connection).await
 }
 
-/// Notes a head beside the database. One that is lost in a power cut was an older one: it accuses nobody wrongly.
+/// Notes a head beside the database, for as long as the machine runs. One that is lost in a power cut leaves an older one,
+/// which accuses nobody.
 pub(super) fn witness(database: &Path, head: LogHead) -> io::Result<()> {
     let path = witness_path(database);
     let partial = path.with_extension("head-partial");
