@@ -125,8 +125,18 @@ impl Desk {
 
     /// A venue at the gateway.
     pub fn checkpoint(&self, venue: &VenueId) -> Result<Checkpoint> {
+        self.checkpoint_at(venue, &self.gateway_address()?)
+    }
+
+    /// A venue at each of the gateway's replicas.
+    pub fn checkpoints(&self, venue: &VenueId) -> Result<Vec<Checkpoint>> {
+        let gateways = &self.prepared.addresses.gateways;
+        gateways.iter().map(|gateway| self.checkpoint_at(venue, &gateway.public)).collect()
+    }
+
+    fn checkpoint_at(&self, venue: &VenueId, gateway: &str) -> Result<Checkpoint> {
         let standing = self.standing(&self.layout.venue(venue)).with_context(|| format!("venue {venue}"))?;
-        Checkpoint::new(venue.clone(), standing, &self.gateway_address()?)
+        Checkpoint::new(venue.clone(), standing, gateway)
     }
 
     /// Where the gateway listens.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use proto::{
-    contract::recognition::{Decision, Outcome},
+    contract::recognition::{Decision, Outcome, Source},
     member::Member,
     presentation::Presentation,
     terms::Purpose,
@@ -108,8 +108,18 @@ fn print(seen: &Seen, venue: &VenueId, purpose: Purpose, ms: f64) {
     }
     if let Some(statement) = &seen.statement {
         say!("as of      {}, signed by home and verified here", statement.status().issued_at);
+        say!("source     {}", source_words(answer.source()));
     }
     say!("exchange   {}, {ms:.1} ms", traveler::hex(&answer.exchange_id));
+}
+
+fn source_words(source: Source) -> &'static str {
+    match source {
+        Source::Unspecified => "-",
+        Source::Home => "HOME, asked during this call",
+        Source::Cache => "CACHE, what home said before and still holds",
+        Source::LastKnown => "LAST_KNOWN, home is not reached: nobody knows whether it still holds",
+    }
 }
 
 fn json(seen: &Seen, venue: &VenueId, ms: f64) -> serde_json::Value {
@@ -118,6 +128,7 @@ fn json(seen: &Seen, venue: &VenueId, ms: f64) -> serde_json::Value {
         "outcome": outcome_word(answer.outcome()),
         "decision": decision_word(answer.decision()),
         "level": level_word(answer),
+        "source": answer.source().as_str_name(),
         "label": answer.conversion.as_ref().map(|conversion| &conversion.label),
         "authority": answer.assignment.as_ref().map(|assignment| &assignment.authority),
         "venue": venue.to_string(),

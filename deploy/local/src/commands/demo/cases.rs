@@ -177,6 +177,11 @@ impl Stage {
         let want = Ending::Refusal(Reason::ProofOfOtherVenue);
         self.ask(report, "replayed-at-another-venue", &there, &bound, Purpose::Entry, want).await?;
         let free = pass.present(None, SystemClock.now());
+        if self.desk.prepared().plan.gateways > 1 {
+            // Replicas that share no store cannot say which venue was first.
+            let want = Ending::Refusal(Reason::VenueBindingRequired);
+            return self.ask(report, "bound-to-no-venue", &here, &free, Purpose::Entry, want).await;
+        }
         self.ask(report, "first-venue-redeems", &here, &free, Purpose::Entry, PASS).await?;
         self.ask(report, "same-venue-again", &here, &free, Purpose::Entry, PASS).await?;
         let want = Ending::Refusal(Reason::AlreadyRedeemed);
@@ -230,29 +235,33 @@ impl Stage {
             let mut labels = policy.labels_meaning(member, proto::policy::Meaning::Level(level));
             labels.next().map(str::to_owned).context("every member has a green and a red")
         };
-        let checkpoint = self.desk.checkpoint(&venue)?;
-        let look = async || -> Result<_> {
+        let replicas = self.desk.checkpoints(&venue)?;
+        let look = async |checkpoint: &Checkpoint| -> Result<_> {
             let started = Instant::now();
             let presentation = pass.present(Some(&venue), SystemClock.now());
             let result = checkpoint.show(&presentation, Purpose::Entry).await?.map(|seen| seen.answer);
             Ok((result, started.elapsed().as_secs_f64() * 1000.0))
         };
-        for name in ["first-look", "second-look"] {
-            let (result, ms) = look().await?;
-            report.noted(name, PASS, Ending::of(&result), ms, &source_words(&result));
+        for (checkpoint, replica) in replicas.iter().zip(1..) {
+            for name in ["first-look", "second-look"] {
+                let (result, ms) = look(checkpoint).await?;
+                report.noted(&at(name, replica), PASS, Ending::of(&result), ms, &source_words(&result));
+            }
         }
         let steps =
             [("turned-red", proto::terms::Level::Red, STOP), ("turned-green-again", proto::terms::Level::Green, PASS)];
         for (name, level, want) in steps {
             self.set_code(member, &person, label(level)?).await?;
             let acknowledged = Instant::now();
-            // Nobody asks for anything special; within a second it must be seen (I4).
-            let (mut result, mut ms) = look().await?;
-            while Ending::of(&result) != want && acknowledged.elapsed() < Duration::from_secs(1) {
-                (result, ms) = look().await?;
+            for (checkpoint, replica) in replicas.iter().zip(1..) {
+                // Nobody asks for anything special; within a second it must be seen (I4).
+                let (mut result, mut ms) = look(checkpoint).await?;
+                while Ending::of(&result) != want && acknowledged.elapsed() < Duration::from_secs(1) {
+                    (result, ms) = look(checkpoint).await?;
+                }
+                let seen = format!("seen {:.1} ms after home's word", acknowledged.elapsed().as_secs_f64() * 1000.0);
+                report.noted(&at(name, replica), want, Ending::of(&result), ms, &seen);
             }
-            let seen = format!("seen {:.1} ms after home's word", acknowledged.elapsed().as_secs_f64() * 1000.0);
-            report.noted(name, want, Ending::of(&result), ms, &seen);
         }
         Ok(())
     }
@@ -297,6 +306,11 @@ async fn unreachable(federation: &mut Federation, stage: &Stage, report: &mut Re
     }
     federation.restart_node(member).await?;
     stage.ask(report, &format!("back-{member}"), &venue, &present(), Purpose::Entry, PASS).await
+}
+
+/// The case's name at a replica; the first one is the gateway to whoever knows of no other.
+fn at(name: &str, replica: usize) -> String {
+    if replica == 1 { name.to_owned() } else { format!("{name}-replica-{replica}") }
 }
 
 fn source_words(result: &Result<RecognizeResponse, Status>) -> String {
