@@ -97,6 +97,7 @@ pub(super) struct Last {
     pub(super) token_key: Option<Arc<SigningKey>>,
     pub(super) issued: Option<IssueConsentResponse>,
     pub(super) head: Option<LogHead>,
+    pub(super) written: Option<LogHead>,
 }
 
 /// One case.
