@@ -14,6 +14,7 @@ import java.util.List;
 import java.util.regex.Pattern;
 import org.tongxing.client.Signed;
 import org.tongxing.error.v1.ErrorReason;
+import org.tongxing.province.v1.ChangeKind;
 import org.tongxing.traveler.v1.Consent;
 import org.tongxing.traveler.v1.EnrollDeviceRequest;
 import org.tongxing.traveler.v1.EnrollDeviceResponse;
@@ -158,7 +159,7 @@ final class Travelers extends TravelerServiceImplBase {
         for (byte[] paper : papers) {
           store.update("UPDATE consent SET revoked = ? WHERE cti = ?", now, paper);
         }
-        store.append(papers, now);
+        store.append(papers, ChangeKind.CHANGE_KIND_REVOKED, now);
       } else {
         checkKeyIsNew(wish.tokenKey(), "consent_request.token_key");
       }
@@ -248,7 +249,8 @@ final class Travelers extends TravelerServiceImplBase {
           throw new Refusal(ErrorReason.ERROR_REASON_CONSENT_UNKNOWN);
         }
         int revoked = store.update("UPDATE consent SET revoked = ? WHERE cti = ? AND revoked IS NULL", now, cti);
-        return revoked == 0 ? store.head() : store.append(List.of(cti), now);
+        var events = revoked == 0 ? List.<byte[]>of() : List.of(cti);
+        return store.append(events, ChangeKind.CHANGE_KIND_REVOKED, now);
       });
       return RevokeConsentResponse.newBuilder().setChangeToken(home.changeToken(head)).build();
     });
