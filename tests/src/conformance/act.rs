@@ -37,6 +37,8 @@ impl Stage<'_> {
             Step::List(list) => self.list(list).await,
             Step::Revoke(revoke) => self.revoke(revoke).await,
             Step::Lookup(lookup) => self.lookup(lookup).await,
+            Step::Watch(watch) => self.watch(watch).await,
+            Step::Probe(probe) => self.probe(probe).await,
             Step::GetNode(get_node) => self.get_node(get_node).await,
             Step::Health(health) => self.health(health).await,
             Step::Connect(connect) => self.connect(connect).await,
