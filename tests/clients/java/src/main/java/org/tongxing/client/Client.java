@@ -9,6 +9,7 @@ import com.google.protobuf.ByteString;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.rpc.BadRequest;
 import com.google.rpc.ErrorInfo;
+import com.google.rpc.RetryInfo;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
 import java.io.IOException;
@@ -71,9 +72,9 @@ public final class Client {
     for (int i = 0; i + 1 < arguments.length; i += 2) {
       options.put(arguments[i], arguments[i + 1]);
     }
-    federation = new Federation(Path.of(options.getOrDefault("--dir", ".tongxing")));
     member = options.getOrDefault("--member", "44");
     venue = options.getOrDefault("--venue", "11/station/beijing-west");
+    federation = new Federation(Path.of(options.getOrDefault("--dir", ".tongxing")), venue);
     name = options.getOrDefault("--name", "演示旅客");
     String seeded = options.get("--document");
     String number = seeded != null ? seeded : "DEMO-" + UUID.randomUUID().toString().substring(24).toUpperCase();
@@ -301,6 +302,9 @@ public final class Client {
             fields.add(violation.getField());
             System.out.printf("              %s: %s%n", violation.getField(), violation.getDescription());
           }
+        } else if (detail.is(RetryInfo.class)) {
+          var delay = detail.unpack(RetryInfo.class).getRetryDelay();
+          System.out.printf("              try again in %d s%n", delay.getSeconds());
         }
       }
       return new Refusal(reason, fields);

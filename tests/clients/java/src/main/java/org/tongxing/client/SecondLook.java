@@ -13,9 +13,9 @@ import org.tongxing.types.v1.Level;
 import org.tongxing.types.v1.Purpose;
 
 /**
- * Whether the gateway follows the home member's change log, as a gate sees it: a second look at a traveler is answered from
- * what is held, and a second after home acknowledged another code nobody is shown the old one. No example to copy, but a
- * check of a node; it takes the options of Client.
+ * Whether the gateway follows the home member's change log, as a gate sees it: a second look at a traveler is answered
+ * from what is held, and a second after home acknowledged another code nobody is shown the old one. No example to copy,
+ * but a check of a node; it takes the options of Client.
  */
 final class SecondLook {
   private static final long SECOND = TimeUnit.SECONDS.toNanos(1);

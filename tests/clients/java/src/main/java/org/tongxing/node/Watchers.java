@@ -178,7 +178,7 @@ final class Watchers implements AutoCloseable {
       });
     }
 
-    /** Sends what there is to say: all events up to a head that is read now, then the echoes of the probes before it. */
+    /** Sends what there is to say: all events up to a head that is read now, then the echoes of probes before it. */
     private void pump() {
       guard(() -> {
         if (position == null || !ready()) {
