@@ -2,7 +2,9 @@
 //!
 //! Upholds I6: the enrolment key stays between phone, backend and node. It signs consent requests and is in no token.
 
-use proto::{identity::PeerId, policy::Policy, random, refusal::Refusal, suite::VerifyingKey, time::UnixTime};
+use proto::{
+    identity::PeerId, policy::Policy, random, refusal::Refusal, statement::LogHead, suite::VerifyingKey, time::UnixTime,
+};
 use tracing::instrument;
 
 use crate::{
@@ -26,7 +28,7 @@ pub struct Enrollment {
 }
 
 /// Enrols a device. A person the node does not know is added, without a code; one it knows by another name is refused,
-/// since either the backend or the node has the wrong person.
+/// since either the backend or the node has the wrong person. Returns also where the change log stands.
 #[instrument(level = "debug", skip_all)]
 pub async fn enroll<S: Store>(
     home: &Home<S>,
@@ -34,7 +36,7 @@ pub async fn enroll<S: Store>(
     now: UnixTime,
     backend: &PeerId,
     enrollment: Enrollment,
-) -> Result<DeviceId, Refusal> {
+) -> Result<(DeviceId, LogHead), Refusal> {
     let Enrollment { request_id, document, name, enrollment_key } = enrollment;
     let asked = [
         &[document.kind().number()][..],
@@ -85,7 +87,7 @@ mod tests {
         let first = ask("request-1", &person.name, &key).await.unwrap();
         assert_eq!(ask("request-1", &person.name, &key).await.unwrap(), first);
         let other_key = device_key().verifying_key().clone();
-        let reason = |refused: Result<DeviceId, Refusal>| refused.unwrap_err().reason();
+        let reason = |refused: Result<(DeviceId, LogHead), Refusal>| refused.unwrap_err().reason();
         assert_eq!(reason(ask("request-1", &person.name, &other_key).await), Reason::RequestIdReused);
         let refusal = ask("request-2", &person.name, &key).await.unwrap_err();
         assert!(refusal.reason() == Reason::FieldInvalid && refusal.to_string().contains("enrollment_key"));

@@ -11,6 +11,7 @@ use proto::{
     presentation::HintKey,
     random,
     refusal::{Object, Reason, Refusal},
+    statement::LogHead,
     suite::VerifyingKey,
     terms::{Kind, Purposes, Scope},
     time::UnixTime,
@@ -50,7 +51,8 @@ pub(crate) struct Terms {
     pub(crate) token_key: Option<VerifyingKey>,
 }
 
-/// Issues what a signed request asks for; the same request, known by its nonce, gets the same token.
+/// Issues what a signed request asks for; the same request, known by its nonce, gets the same token. Returns also where the
+/// change log stood with it: a paper that takes the place of another has written there.
 ///
 /// Refused in this order: layout, unknown device, signature, age, kind, keys, scope, life; then by the store: keys used
 /// before, quota.
@@ -60,7 +62,7 @@ pub async fn issue<S: Store>(
     policy: &Policy,
     now: UnixTime,
     request: &[u8],
-) -> Result<Issued, Refusal> {
+) -> Result<(Issued, LogHead), Refusal> {
     let request = UnverifiedRequest::parse(request)?;
     let device_id = DeviceId(request.device_id());
     let device = home.store.device(device_id).await?;
@@ -69,9 +71,9 @@ pub async fn issue<S: Store>(
     let terms = admit(policy, &device, request)?;
     let consent = sign(home, terms, device.person, Some(device_id), now)?;
     let limit = policy.quotas.live_consents_per_traveler;
-    let issued = home.store.issue_consent(&key, &consent, limit, &*home.random).await.map_err(refuse)?;
+    let (issued, head) = home.store.issue_consent(&key, &consent, limit, &*home.random).await.map_err(refuse)?;
     let hint_key = home.keys.secret.hint_key(issued.cti);
-    Ok(Issued { cti: issued.cti, token: issued.token, hint_key, expires_at: issued.expires_at })
+    Ok((Issued { cti: issued.cti, token: issued.token, hint_key, expires_at: issued.expires_at }, head))
 }
 
 /// What the store refuses, in the words of a consent request.
@@ -185,7 +187,7 @@ mod tests {
     };
 
     /// What became of a request that `change` made different.
-    async fn asked(change: impl FnOnce(&mut ConsentRequest, &SigningKey)) -> Result<Issued, Refusal> {
+    async fn asked(change: impl FnOnce(&mut ConsentRequest, &SigningKey)) -> Result<(Issued, LogHead), Refusal> {
         let fixture = Fixture::new().await;
         let (device, enrollment_key) = fixture.enroll(&seeded(Condition::Green)).await;
         let mut request = consent_request(device, &device_key());
@@ -205,7 +207,8 @@ mod tests {
         let key = device_key();
         let request = consent_request(device, &key);
         let bytes = request.sign(&enrollment_key);
-        let issued = issue(&fixture.home, &fixture.policy, NOW, &bytes).await.unwrap();
+        let (issued, head) = issue(&fixture.home, &fixture.policy, NOW, &bytes).await.unwrap();
+        assert_eq!(head, fixture.home.store.head().await.unwrap());
         let token = UnverifiedToken::parse(&issued.token).unwrap();
         let token = token.verify(fixture.home.keys.consent.verifying_key()).unwrap();
         let expected = Consent {
@@ -223,10 +226,10 @@ mod tests {
         assert_eq!(issued.hint_key, fixture.home.keys.secret.hint_key(issued.cti));
         assert_eq!(issued.expires_at, NOW.plus(HOUR));
         // The same bytes, and the same request signed anew a minute later, are the same request.
-        assert_eq!(issue(&fixture.home, &fixture.policy, NOW, &bytes).await.unwrap(), issued);
+        assert_eq!(issue(&fixture.home, &fixture.policy, NOW, &bytes).await.unwrap().0, issued);
         let later = NOW.plus(HOUR / 60);
         let anew = ConsentRequest { issued_at: later, ..request.clone() }.sign(&enrollment_key);
-        assert_eq!(issue(&fixture.home, &fixture.policy, later, &anew).await.unwrap(), issued);
+        assert_eq!(issue(&fixture.home, &fixture.policy, later, &anew).await.unwrap().0, issued);
         // Its nonce with another content is not.
         let other = ConsentRequest { life: HOUR / 2, ..request }.sign(&enrollment_key);
         let refusal = issue(&fixture.home, &fixture.policy, NOW, &other).await.unwrap_err();
@@ -240,7 +243,7 @@ mod tests {
             request.life = HOUR * 24 * 14;
         };
         let issued = asked(|request, _| paper(request)).await.unwrap();
-        assert_eq!(issued.expires_at, NOW.plus(HOUR * 24 * 14));
+        assert_eq!(issued.0.expires_at, NOW.plus(HOUR * 24 * 14));
         let (reason, text) = refused(|request, _| {
             paper(request);
             request.token_key = Some(device_key().verifying_key().clone());

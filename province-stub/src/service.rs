@@ -68,8 +68,12 @@ impl<S: Store> Endpoint<S> {
         let (trust, now) = self.standing()?;
         let backend = caller(&request)?.peer.clone();
         let enrollment = parse::enrollment(request.into_inner())?;
-        let device = enroll(&self.home, &trust.policy, now, &backend, enrollment).await?;
-        Ok(EnrollDeviceResponse { device_id: device.0.to_vec(), home_time: Some(now.to_protobuf()) })
+        let (device, head) = enroll(&self.home, &trust.policy, now, &backend, enrollment).await?;
+        Ok(EnrollDeviceResponse {
+            device_id: device.0.to_vec(),
+            home_time: Some(now.to_protobuf()),
+            change_token: head.to_change_token(self.home.member),
+        })
     }
 
     async fn answer_issue(&self, request: IssueConsentRequest) -> Result<IssueConsentResponse, Refusal> {
@@ -77,13 +81,14 @@ impl<S: Store> Endpoint<S> {
         if request.consent_request.is_empty() {
             return Err(Refusal::missing("consent_request"));
         }
-        let issued = issue(&self.home, &trust.policy, now, &request.consent_request).await?;
+        let (issued, head) = issue(&self.home, &trust.policy, now, &request.consent_request).await?;
         self.metrics.issued();
         Ok(IssueConsentResponse {
             token: issued.token,
             hint_key: issued.hint_key.0.to_vec(),
             expire_time: Some(issued.expires_at.to_protobuf()),
             home_time: Some(now.to_protobuf()),
+            change_token: head.to_change_token(self.home.member),
         })
     }
 

@@ -37,27 +37,28 @@ pub const CONSENT_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What a node remembers. Every operation is one transaction, durable when it returns.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Binds a device to a person, who is added without a code if the store does not have them. At most `limit` devices
-    /// per person. Idempotent.
+    /// per person. Idempotent; the head is the one of now, of a repeated request too.
     fn enroll_device(
         &self,
         request: &RequestKey,
         device: &NewDevice,
         limit: u32,
-    ) -> impl Future<Output = Result<DeviceId, StoreError>> + Send;
+    ) -> impl Future<Output = Result<(DeviceId, LogHead), StoreError>> + Send;
 
     /// An enrolled device.
     fn device(&self, id: DeviceId) -> impl Future<Output = Result<Device, StoreError>> + Send;
 
     /// Keeps an issued consent, at most `limit` live ones per person, and returns its token: the earlier one when the
     /// request was answered before. A paper consent takes the place of the person's live paper consents, whose
-    /// revocations are events. An ordinary issue is none.
+    /// revocations are events. An ordinary issue is none. The head is the one behind these events, in the same
+    /// transaction; of a repeated request the one of now, which is no earlier.
     fn issue_consent(
         &self,
         request: &RequestKey,
         consent: &NewConsent,
         limit: u32,
         random: &dyn Random,
-    ) -> impl Future<Output = Result<IssuedToken, StoreError>> + Send;
+    ) -> impl Future<Output = Result<(IssuedToken, LogHead), StoreError>> + Send;
 
     /// Keeps many issued consents of no device, all or none, under the same limits.
     fn issue_standing(

@@ -100,7 +100,7 @@ impl Fixture {
         let key = device_key();
         let id = format!("enroll-{:02x}", u128::from_be_bytes(random16()));
         let device = new_device(&person.document, &person.name, &key);
-        let enrolled = self.home.store.enroll_device(&request(&id, ""), &device, 64).await.unwrap();
+        let (enrolled, _) = self.home.store.enroll_device(&request(&id, ""), &device, 64).await.unwrap();
         (enrolled, key)
     }
 }
@@ -159,7 +159,7 @@ impl Fixture {
         let key = device_key();
         let mut request = consent_request(device, &key);
         change(&mut request);
-        let issued = issue(&self.home, &self.policy, NOW, &request.sign(&enrollment_key)).await.unwrap();
+        let (issued, _) = issue(&self.home, &self.policy, NOW, &request.sign(&enrollment_key)).await.unwrap();
         Phone { issued, key }
     }
 }

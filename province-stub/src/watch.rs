@@ -75,6 +75,13 @@ pub(crate) struct Watchers {
     shutdown: CancellationToken,
 }
 
+/// A probe. It has one of the stream's [`MAX_PROBES`] places until its echo is on its way.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    pub(crate) number: u64,
+    pub(crate) _place: OwnedSemaphorePermit,
+}
+
 /// One stream's way out.
 pub(crate) type Outlet = mpsc::Sender<Result<Said, Refusal>>;
 
@@ -95,7 +102,7 @@ impl Watchers {
         &self,
         home: &Home<S>,
         after: Option<LogHead>,
-        probes: mpsc::Receiver<u64>,
+        probes: mpsc::Receiver<Probe>,
         outlet: Outlet,
     ) {
         let stream = Stream { home, outlet: &outlet, max_wait: self.limits.max_wait };
@@ -104,9 +111,13 @@ impl Watchers {
             ended = stream.run(after, probes) => ended,
         };
         if let Err(refusal) = ended {
-            // Whoever was too slow for its events may be too slow for this.
-            let _ = timeout(self.limits.max_wait, outlet.send(Err(refusal))).await;
+            self.refuse(&outlet, refusal).await;
         }
+    }
+
+    /// A stream's last word. Whoever was too slow for its events may be too slow for this.
+    pub(crate) async fn refuse(&self, outlet: &Outlet, refusal: Refusal) {
+        let _ = timeout(self.limits.max_wait, outlet.send(Err(refusal))).await;
     }
 }
 
@@ -117,7 +128,7 @@ struct Stream<'a, S> {
 }
 
 impl<S: Store> Stream<'_, S> {
-    async fn run(&self, after: Option<LogHead>, mut probes: mpsc::Receiver<u64>) -> Result<(), Refusal> {
+    async fn run(&self, after: Option<LogHead>, mut probes: mpsc::Receiver<Probe>) -> Result<(), Refusal> {
         // Before the head is read: what is committed after that read is told.
         let mut commits = self.home.store.commits();
         let (mut position, resumption) = self.begin(after).await?;
@@ -142,7 +153,7 @@ impl<S: Store> Stream<'_, S> {
                 return Ok(());
             }
             for probe in waiting.drain(..) {
-                if !self.say(Said::Echo(probe, head)).await? {
+                if !self.say(Said::Echo(probe.number, head)).await? {
                     return Ok(());
                 }
             }
@@ -199,9 +210,9 @@ fn swept() -> Refusal {
 
 /// Waits for a probe or a commit. False when no more probes come: the stream is over.
 async fn next(
-    probes: &mut mpsc::Receiver<u64>,
+    probes: &mut mpsc::Receiver<Probe>,
     commits: &mut watch::Receiver<()>,
-    waiting: &mut VecDeque<u64>,
+    waiting: &mut VecDeque<Probe>,
 ) -> bool {
     tokio::select! {
         probe = probes.recv() => match probe {
@@ -232,7 +243,8 @@ mod tests {
 
     /// A stream with somebody who reads it.
     struct Reader {
-        probes: mpsc::Sender<u64>,
+        probes: mpsc::Sender<Probe>,
+        places: Arc<Semaphore>,
         said: mpsc::Receiver<Result<Said, Refusal>>,
         _running: JoinHandle<()>,
     }
@@ -247,7 +259,7 @@ mod tests {
             let (outlet, said) = mpsc::channel(MAX_WAITING);
             let (home, watchers) = (home.clone(), Watchers::new(LIMITS, shutdown));
             let running = tokio::spawn(async move { watchers.follow(&home, after, waiting, outlet).await });
-            Self { probes, said, _running: running }
+            Self { probes, places: Arc::new(Semaphore::new(MAX_PROBES)), said, _running: running }
         }
 
         async fn next(&mut self) -> Said {
@@ -255,7 +267,8 @@ mod tests {
         }
 
         async fn probe(&mut self, number: u64) {
-            self.probes.send(number).await.unwrap();
+            let place = self.places.clone().try_acquire_owned().unwrap();
+            self.probes.send(Probe { number, _place: place }).await.unwrap();
         }
     }
 

@@ -7,6 +7,7 @@ use proto::{
     consent_request::ConsentRequest,
     member::Member,
     refusal::Reason,
+    statement::LogHead,
     suite::{SigningKey, Suite},
     terms::{Kind, Scope},
     token::UnverifiedToken,
@@ -15,7 +16,7 @@ use province_stub::seed::Condition;
 use tonic::Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unauthenticated};
 
 use crate::sandbox::{
-    device::Device,
+    device::{Device, enrollment},
     forge::{self, ALG, KID, TYP},
     member, shared,
     want::{Want, want},
@@ -41,6 +42,31 @@ fn wrong(field: &'static str) -> Want {
 
 fn of(reason: Reason, code: tonic::Code) -> Want {
     want(reason, code).about("consent_request")
+}
+
+/// Where a change token says that this member's log stood.
+fn seq(token: &[u8]) -> u64 {
+    let (of, head) = LogHead::from_change_token(token).expect("a change token");
+    assert_eq!(of, home());
+    head.seq
+}
+
+#[tokio::test]
+async fn every_write_says_where_the_change_log_stands() {
+    let person = shared().person(home(), Condition::Green);
+    let (key, mut travelers) = (SigningKey::generate(Suite::Esp256), shared().travelers(home()));
+    let enrolled = travelers.enroll_device(enrollment(&person, &key)).await.expect("the phone enrols").into_inner();
+    let phone = shared().device_of(home(), enrolled.device_id.try_into().expect("16 bytes"), key);
+    let paper = || ConsentRequest { kind: Kind::Paper, token_key: None, scope: Scope::LEVEL, ..shared().wish(&phone) };
+    let first = phone.ask(&paper()).await.expect("a paper token");
+    // Others use this node too, so numbers may move by more; they never stand.
+    assert!(seq(&enrolled.change_token) <= seq(&first.change_token));
+    let reprint = paper();
+    let second = phone.ask(&reprint).await.expect("a reprint");
+    assert!(seq(&first.change_token) < seq(&second.change_token), "the revocation of the first is in the log");
+    let again = phone.ask(&reprint).await.expect("the reprint again");
+    assert_eq!(again.token, second.token);
+    assert!(seq(&second.change_token) <= seq(&again.change_token));
 }
 
 #[tokio::test]

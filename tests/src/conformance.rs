@@ -15,6 +15,7 @@
 //! act        the steps: people enrolled, codes set
 //! consents   consents asked for, listed, revoked
 //! lookup     the step that matters most
+//! watch      the change stream, as a gateway follows it
 //! node       what a node says of itself, and to whom it opens
 //! statement  whether a statement is what the contract says
 //! token      whether a token is
@@ -38,3 +39,4 @@ mod stage;
 mod statement;
 mod tamper;
 mod token;
+mod watch;

@@ -122,12 +122,21 @@ pub async fn handshake(address: &str, shown: Option<&Shown>) -> io::Result<(Sock
 
 /// A channel by which a client shows this certificate, or none.
 pub fn channel(address: &str, shown: Option<&Shown>) -> Channel {
+    connect(Endpoint::from_static("http://127.0.0.1"), address, shown)
+}
+
+/// The same, by which a server can send so many bytes of a stream and no more until they are read.
+pub fn narrow(address: &str, shown: Option<&Shown>, window: u32) -> Channel {
+    connect(Endpoint::from_static("http://127.0.0.1").initial_stream_window_size(window), address, shown)
+}
+
+fn connect(endpoint: Endpoint, address: &str, shown: Option<&Shown>) -> Channel {
     let (address, shown) = (address.to_owned(), shown.cloned());
     let connector = service_fn(move |_: Uri| {
         let (address, shown) = (address.clone(), shown.clone());
         async move { handshake(&address, shown.as_ref()).await.map(|(_, stream)| TokioIo::new(stream)) }
     });
-    Endpoint::from_static("http://127.0.0.1").connect_with_connector_lazy(connector)
+    endpoint.connect_with_connector_lazy(connector)
 }
 
 /// Sends bytes as the message of a call and returns the bytes of the answer.

@@ -12,7 +12,7 @@ use proto::{
     statement::LogHead,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
@@ -21,7 +21,7 @@ use tonic::{Status, Streaming};
 use crate::{
     home::Home,
     store::{Change, ChangeKind, Store},
-    watch::{MAX_PROBES, MAX_WAITING, Outlet, Resumption, Said, Watchers},
+    watch::{MAX_PROBES, MAX_WAITING, Outlet, Probe, Resumption, Said, Watchers},
 };
 
 /// How long the first message may take.
@@ -53,8 +53,9 @@ async fn serve<S: Store>(
 ) {
     let after = match timeout(START_WITHIN, requests.message()).await {
         Ok(Ok(Some(first))) => parse_start(first),
-        // Whoever says nothing, or goes away, is told nothing.
-        Ok(Ok(None) | Err(_)) => return,
+        // Whoever goes away is told nothing.
+        Ok(Ok(None)) => return,
+        Ok(Err(_)) => Err(Refusal::new(Reason::RequestMalformed)),
         Err(_) => Err(Refusal::new(Reason::DeadlineExceeded)),
     };
     let after = match after {
@@ -69,10 +70,9 @@ async fn serve<S: Store>(
     let (refuse, refused) = oneshot::channel();
     let reading = tokio::spawn(read_probes(requests, probes, refuse));
     tokio::select! {
+        biased;
+        Ok(refusal) = refused => watchers.refuse(&outlet, refusal).await,
         () = watchers.follow(home, after, waiting, outlet.clone()) => {}
-        Ok(refusal) = refused => {
-            let _ = outlet.try_send(Err(refusal));
-        }
     }
     reading.abort();
 }
@@ -80,19 +80,24 @@ async fn serve<S: Store>(
 /// Hands probes on until there are no more. Whoever sends other things, or too many, is refused.
 async fn read_probes(
     mut requests: Streaming<WatchChangesRequest>,
-    probes: mpsc::Sender<u64>,
+    probes: mpsc::Sender<Probe>,
     refuse: oneshot::Sender<Refusal>,
 ) {
-    while let Ok(Some(request)) = requests.message().await {
-        let Some(watch_changes_request::Request::Probe(probe)) = request.request else {
-            let _ = refuse.send(Refusal::new(Reason::RequestMalformed));
-            return;
+    let places = Arc::new(Semaphore::new(MAX_PROBES));
+    loop {
+        let request = match requests.message().await {
+            Ok(Some(request)) => request.request,
+            Ok(None) => return,
+            Err(_) => break,
         };
-        if probes.try_send(probe.number).is_err() {
-            let _ = refuse.send(Refusal::new(Reason::RequestMalformed));
+        let Some(watch_changes_request::Request::Probe(probe)) = request else { break };
+        let Ok(place) = places.clone().try_acquire_owned() else { break };
+        // There is room for as many as there are places: whoever takes none has ended.
+        if probes.try_send(Probe { number: probe.number, _place: place }).is_err() {
             return;
         }
     }
+    let _ = refuse.send(Refusal::new(Reason::RequestMalformed));
 }
 
 fn parse_start(first: WatchChangesRequest) -> Result<Option<LogHead>, Refusal> {

@@ -131,15 +131,16 @@ impl Store for SqliteStore {
         request: &RequestKey,
         device: &NewDevice,
         limit: u32,
-    ) -> Result<DeviceId, StoreError> {
+    ) -> Result<(DeviceId, LogHead), StoreError> {
         let mut tx = self.begin().await?;
+        let head = changes::head(&mut tx).await?;
         if let Some(earlier) = requests::answered(&mut tx, request).await? {
-            return earlier;
+            return Ok((earlier?, head));
         }
         people::enroll(&mut tx, device, limit).await?;
         requests::remember(&mut tx, request, &device.id).await?;
         tx.commit().await?;
-        Ok(device.id)
+        Ok((device.id, head))
     }
 
     async fn device(&self, id: DeviceId) -> Result<Device, StoreError> {
@@ -152,17 +153,17 @@ impl Store for SqliteStore {
         consent: &NewConsent,
         limit: u32,
         random: &dyn Random,
-    ) -> Result<IssuedToken, StoreError> {
+    ) -> Result<(IssuedToken, LogHead), StoreError> {
         let mut tx = self.begin().await?;
         if let Some(earlier) = requests::answered(&mut tx, request).await? {
-            return earlier;
+            return Ok((earlier?, changes::head(&mut tx).await?));
         }
-        consents::replace_paper(&mut tx, consent, random).await?;
+        let head = consents::replace_paper(&mut tx, consent, random).await?;
         consents::insert(&mut tx, consent, limit).await?;
         let issued = IssuedToken { cti: consent.cti, expires_at: consent.expires_at, token: consent.token.clone() };
         requests::remember(&mut tx, request, &issued).await?;
         self.commit(tx).await?;
-        Ok(issued)
+        Ok((issued, head))
     }
 
     async fn issue_standing(&self, consents: &[NewConsent], limit: u32) -> Result<(), StoreError> {

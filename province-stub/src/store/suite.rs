@@ -69,7 +69,7 @@ fn consent(person: PersonId, issued_at: UnixTime, kind: Kind) -> NewConsent {
     }
 }
 
-async fn issue<S: Store>(store: &S, consent: &NewConsent) -> Result<IssuedToken, StoreError> {
+async fn issue<S: Store>(store: &S, consent: &NewConsent) -> Result<(IssuedToken, LogHead), StoreError> {
     let id = format!("issue-{:x}", u128::from_be_bytes(consent.cti.0));
     store.issue_consent(&request(&id, ""), consent, LIMIT, &SystemRandom).await
 }
@@ -135,8 +135,8 @@ async fn a_new_log_is_empty<S: Store>(store: S) {
 async fn enrolment_adds_a_person_once<S: Store>(store: S) {
     let key = device_key();
     let device = new_device(&document(0), &name(), &key);
-    let enrolled = store.enroll_device(&request("request-1", ""), &device, LIMIT).await.unwrap();
-    assert_eq!(enrolled, device.id);
+    let (enrolled, head) = store.enroll_device(&request("request-1", ""), &device, LIMIT).await.unwrap();
+    assert_eq!((enrolled, head), (device.id, store.head().await.unwrap()));
     let person = store.person_by_document(&document(0)).await.unwrap().unwrap();
     let found = store.device(device.id).await.unwrap();
     assert_eq!((found.person, &found.enrollment_key), (person, key.verifying_key()));
@@ -181,13 +181,13 @@ async fn a_request_has_one_answer<S: Store>(store: S) {
 async fn issue_is_bounded_and_idempotent<S: Store>(store: S) {
     let person = add_person(&store, 0).await;
     let first = consent(person, NOW, Kind::Own);
-    let issued = issue(&store, &first).await.unwrap();
-    assert_eq!((issued.cti, &issued.token), (first.cti, &first.token));
+    let (issued, head) = issue(&store, &first).await.unwrap();
+    assert_eq!((issued.cti, &issued.token, head), (first.cti, &first.token, store.head().await.unwrap()));
     // The same request, signed into another token meanwhile, gets the first one.
     let id = format!("issue-{:x}", u128::from_be_bytes(first.cti.0));
     let again = consent(person, NOW, Kind::Own);
     let repeated = store.issue_consent(&request(&id, ""), &again, LIMIT, &SystemRandom).await.unwrap();
-    assert_eq!(repeated, issued);
+    assert_eq!(repeated, (issued, head));
     for _ in 1..LIMIT {
         issue(&store, &consent(person, NOW, Kind::Own)).await.unwrap();
     }
@@ -225,13 +225,17 @@ async fn a_reprint_revokes_the_paper_before<S: Store>(store: S) {
     issue(&store, &first).await.unwrap();
     assert_eq!(store.head().await.unwrap().seq, 0);
     let second = consent(person, NOW.plus(HOUR / 2), Kind::Paper);
-    issue(&store, &second).await.unwrap();
+    let (_, head) = issue(&store, &second).await.unwrap();
+    assert_eq!((head.seq, head), (1, store.head().await.unwrap()), "the head is behind the revocation");
     let changes = store.changes(0, 10).await.unwrap();
     let expected = Change { seq: 1, cti: first.cti, what: ChangeKind::Revoked, at: NOW.plus(HOUR / 2) };
     assert_eq!(changes, [expected]);
     let revoked = async |cti| store.find(cti, Scope::LEVEL).await.unwrap().found.unwrap().revoked;
     assert!(revoked(first.cti).await);
     assert!(!revoked(second.cti).await && !revoked(phone.cti).await);
+    // Whoever asks again has the head of now: what came between is behind it as well.
+    let later = store.revoke_consent(phone.cti, None, NOW).await.unwrap();
+    assert_eq!(issue(&store, &second).await.unwrap().1, later);
 }
 
 async fn a_revocation_is_one_event<S: Store>(store: S) {

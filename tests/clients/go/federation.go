@@ -3,6 +3,7 @@ package main
 // What a party needs to know beforehand: addresses, its own credentials, the trust list and the policy.
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
@@ -15,6 +16,8 @@ import (
 	"github.com/BurntSushi/toml"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+
+	federationpb "tongxing.test/gen/tongxing/federation/v1"
 )
 
 type federation struct {
@@ -35,8 +38,9 @@ type policy struct {
 	Labels map[string]map[string]string
 }
 
-// openFederation reads a state directory. In life: one's own credentials, and the root keys by a way one trusts.
-func openFederation(dir string) (*federation, error) {
+// openFederation reads a state directory: one's own credentials, and in life the root keys by a way one trusts. All else
+// comes from the gateway.
+func openFederation(dir, venue string) (*federation, error) {
 	var prepared struct{ Addresses addresses }
 	if _, err := toml.DecodeFile(filepath.Join(dir, "federation.toml"), &prepared); err != nil {
 		return nil, err
@@ -57,28 +61,39 @@ func openFederation(dir string) (*federation, error) {
 		roots = append(roots, issuerKey{Alg: algEd25519, Public: [32]byte(public)})
 	}
 
-	list, err := readDocument[trustList](filepath.Join(dir, "trust-list.cose"), typTrustList, roots, pinned.Threshold)
-	if err != nil {
-		return nil, err
-	}
-	text, err := readDocument[string](filepath.Join(dir, "policy.cose"), typPolicy, roots, pinned.Threshold)
-	if err != nil {
-		return nil, err
-	}
-	read := &federation{dir: dir, addresses: prepared.Addresses, members: list.Members}
-	_, err = toml.Decode(text, &read.policy)
-	return read, err
+	read := &federation{dir: dir, addresses: prepared.Addresses}
+	return read, read.fetch(venue, roots, pinned.Threshold)
 }
 
-func readDocument[Content any](path string, typ int, roots []issuerKey, threshold int) (content Content, err error) {
-	data, err := os.ReadFile(path)
+// fetch gets trust list and policy from the gateway, which cannot forge them: enough of the pinned roots must have signed.
+func (f *federation) fetch(venue string, roots []issuerKey, threshold int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	channel, err := f.gateway(venue)
 	if err != nil {
-		return content, err
+		return err
 	}
-	if content, err = openDocument[Content](typ, data, roots, threshold); err != nil {
-		err = fmt.Errorf("%s: %w", path, err)
+	defer channel.Close()
+	gateway := federationpb.NewFederationServiceClient(channel)
+	listed, err := gateway.GetTrustList(ctx, &federationpb.GetTrustListRequest{})
+	if err != nil {
+		return err
 	}
-	return content, err
+	list, err := openDocument[trustList](typTrustList, listed.TrustList, roots, threshold)
+	if err != nil {
+		return fmt.Errorf("trust list: %w", err)
+	}
+	f.members = list.Members
+	held, err := gateway.GetPolicy(ctx, &federationpb.GetPolicyRequest{})
+	if err != nil {
+		return err
+	}
+	text, err := openDocument[string](typPolicy, held.Policy, roots, threshold)
+	if err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	_, err = toml.Decode(text, &f.policy)
+	return err
 }
 
 // trust is what the list says of a member; of one that is not in it, nothing, so that no key is ever found.

@@ -55,7 +55,7 @@ func main() {
 }
 
 func run() error {
-	federation, err := openFederation(*dir)
+	federation, err := openFederation(*dir, *venue)
 	if err != nil {
 		return err
 	}
@@ -347,6 +347,8 @@ func refusal(err error) (reason string, fields []string) {
 				fields = append(fields, violation.Field)
 				fmt.Printf("              %s: %s\n", violation.Field, violation.Description)
 			}
+		case *errdetails.RetryInfo:
+			fmt.Println("              try again in", detail.RetryDelay.AsDuration())
 		}
 	}
 	return reason, fields

@@ -27,6 +27,7 @@ const here = fileURLToPath(new URL('.', import.meta.url))
 const definition = protoLoader.loadSync(
   [
     'tongxing/assignment/v1/assignment.proto',
+    'tongxing/federation/v1/federation.proto',
     'tongxing/recognition/v1/recognition.proto',
     'tongxing/traveler/v1/traveler.proto',
     'google_rpc.proto'
@@ -38,6 +39,7 @@ const { tongxing } = grpc.loadPackageDefinition(definition)
 async function main() {
   const options = parseOptions()
   const federation = new Federation(options.dir)
+  await federation.fetch(options.venue)
   const text = await atHome(federation, options)
   console.log(`presentation  ${text}`)
   await atTheGate(federation, options, text)
@@ -59,17 +61,25 @@ function parseOptions() {
 
 // --- The federation: addresses, credentials, trust -------------------------------------------------------------------
 
-/** What a party needs to know beforehand. In life: its own credentials, and the root keys by a way it trusts. */
+/** What a party needs to know beforehand: its own credentials, and in life the root keys by a way it trusts. */
 class Federation {
   constructor(dir) {
     this.dir = dir
     this.addresses = parseToml(this.read('federation.toml').toString()).addresses
     const pinned = parseToml(this.read('trust-list.toml').toString())
     const roots = signed.rootKeys(pinned.roots)
-    const open = (typ, name) => signed.openDocument(typ, this.read(name), roots, pinned.threshold)
-    const members = open(signed.TRUST_LIST, 'trust-list.cose').get(5)
+    this.open = (typ, data) => signed.openDocument(typ, data, roots, pinned.threshold)
+  }
+
+  /** Trust list and policy, from the gateway, which cannot forge them: enough of the pinned roots must have signed. */
+  async fetch(venue) {
+    const gateway = this.gateway(tongxing.federation.v1.FederationService, venue)
+    const { trustList } = await call(gateway, 'GetTrustList', {})
+    const { policy } = await call(gateway, 'GetPolicy', {})
+    gateway.close()
+    const members = this.open(signed.TRUST_LIST, trustList).get(5)
     this.members = map(members.map((member) => [member.get(1), member]))
-    this.policy = parseToml(open(signed.POLICY, 'policy.cose'))
+    this.policy = parseToml(this.open(signed.POLICY, policy))
   }
 
   read(name) {
@@ -91,10 +101,9 @@ class Federation {
     return this.client(Client, this.addresses.nodes[member].public, member, `${role}/${member}`)
   }
 
-  gateway(venue) {
+  gateway(Client, venue) {
     const own = `venue/${venue.replaceAll('/', '-')}`
-    const { RecognitionService } = tongxing.recognition.v1
-    return this.client(RecognitionService, this.addresses.gateways[0].public, 'gateway', own)
+    return this.client(Client, this.addresses.gateways[0].public, 'gateway', own)
   }
 
   /** Believes the one CA of the server that is meant. Every other member's CA vouches for its own alone. */
@@ -190,7 +199,7 @@ async function setCode(federation, { member, label }, document) {
 /** A venue asks the national gateway. All it got from the phone is the text of the QR. */
 async function atTheGate(federation, { venue, name }, text) {
   const { token, proof, k } = readPresentation(text)
-  const gateway = federation.gateway(venue)
+  const gateway = federation.gateway(tongxing.recognition.v1.RecognitionService, venue)
   // k is not in the request, and must never be: it opens what the gateway may not read (I6).
   const request = { token, proof, venue, purpose: 'PURPOSE_ENTRY' }
   const answer = await call(gateway, 'Recognize', request)
@@ -275,6 +284,8 @@ async function refusal(gateway, request) {
         fields.push(field)
         console.log(`              ${field}: ${description}`)
       }
+    } else if (type.endsWith('/google.rpc.RetryInfo')) {
+      console.log(`              try again in ${decodeRpc('RetryInfo', value).retryDelay.seconds} s`)
     }
   }
   return { reason, fields }

@@ -14,12 +14,13 @@ from pathlib import Path
 import base45
 import grpc
 from cryptography.hazmat.primitives.asymmetric import ec
-from google.rpc import error_details_pb2
+from google.rpc import code_pb2, error_details_pb2
 from grpc_status import rpc_status
 
 import signed
 from signed import check
 from tongxing.assignment.v1 import assignment_pb2, assignment_pb2_grpc
+from tongxing.federation.v1 import federation_pb2, federation_pb2_grpc
 from tongxing.recognition.v1 import recognition_pb2 as recognition, recognition_pb2_grpc
 from tongxing.traveler.v1 import traveler_pb2, traveler_pb2_grpc
 from tongxing.types.v1 import types_pb2 as types
@@ -30,8 +31,8 @@ LEVEL, IDENTITY_HINT = 1, 32  # Scope bits. Ask for what is needed: the person r
 
 def main():
     options = parse_options()
-    federation = Federation(options.dir)
     home, venue = options.member, options.venue
+    federation = Federation(options.dir, venue)
 
     # The phone, through its home member's backend.
     with federation.node(home, "backend") as channel:
@@ -58,13 +59,17 @@ def main():
         check(answer.decision == recognition.DECISION_PASS, "the gate stays shut")
 
         # Errors are about the call, and are meant for programs: branch on the reason, never on the message.
-        request.purpose = types.PURPOSE_MEDICAL  # The person did not agree to that.
-        reason, _ = refusal(gateway, request)
+        medical = recognition.RecognizeRequest(token=token, proof=proof, venue=venue, purpose=types.PURPOSE_MEDICAL)
+        reason, _ = refusal(gateway, medical)  # The person did not agree to that.
         check(reason == "PURPOSE_NOT_CONSENTED", f"refused for {reason}")
         nothing = recognition.RecognizeRequest(purpose=types.PURPOSE_ENTRY)
         field_reason, fields = refusal(gateway, nothing)
         check((field_reason, fields) == ("FIELD_MISSING", ["token"]), f"refused for {field_reason} {fields}")
-    print(f"ok python PASS {reason}")
+
+        # A lane asks by a stream.
+        lane = recognize_all(gateway, {"gate-1": request, "gate-2": medical})
+        check(lane == {"gate-1": "DECISION_PASS", "gate-2": "PURPOSE_NOT_CONSENTED"}, f"the lane had {lane}")
+    print(f"ok python PASS {reason} {len(lane)} items")
 
 
 def parse_options():
@@ -87,21 +92,27 @@ def parse_options():
 
 
 class Federation:
-    """What a party needs to know beforehand. In life: its own credentials, and the root keys by a way it trusts."""
+    """What a party needs to know beforehand: its own credentials, and in life the root keys by a way it trusts.
 
-    def __init__(self, directory):
+    Trust list and policy come from the gateway, which cannot forge them: enough of the pinned roots must have signed.
+    """
+
+    def __init__(self, directory, venue):
         self.directory = directory
         self.addresses = tomllib.loads((directory / "federation.toml").read_text())["addresses"]
         pinned = tomllib.loads((directory / "trust-list.toml").read_text())
         roots = signed.public_keys([[signed.ED25519, bytes.fromhex(root)] for root in pinned["roots"]])
 
-        def open_document(typ, name):
-            data = (directory / name).read_bytes()
+        with self.gateway(venue) as channel:
+            gateway = federation_pb2_grpc.FederationServiceStub(channel)
+            trust_list = gateway.GetTrustList(federation_pb2.GetTrustListRequest(), timeout=DEADLINE).trust_list
+            policy = gateway.GetPolicy(federation_pb2.GetPolicyRequest(), timeout=DEADLINE).policy
+
+        def open_document(typ, data):
             return signed.open_document(typ, data, roots, pinned["threshold"], time.time())
 
-        trust_list = open_document(signed.TRUST_LIST, "trust-list.cose")
-        self.members = {member[1]: member for member in trust_list[5]}
-        self.policy = tomllib.loads(open_document(signed.POLICY, "policy.cose"))
+        self.members = {member[1]: member for member in open_document(signed.TRUST_LIST, trust_list)[5]}
+        self.policy = tomllib.loads(open_document(signed.POLICY, policy))
 
     def consent_keys(self, member):
         return signed.public_keys(self.members[member][4])
@@ -248,19 +259,41 @@ def refusal(gateway, request):
     try:
         gateway.Recognize(request, timeout=DEADLINE)
     except grpc.RpcError as error:
-        reason, fields = "", []
-        for detail in rpc_status.from_call(error).details:
-            info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-            if detail.Unpack(info):
-                reason = info.reason
-                check(info.domain == "tongxing", f"an error of {info.domain}")
-                print(f"refused       {error.code().name} {reason} {info.domain} {dict(info.metadata)}")
-            elif detail.Unpack(bad_request):
-                for violation in bad_request.field_violations:
-                    fields.append(violation.field)
-                    print(f"              {violation.field}: {violation.description}")
-        return reason, fields
+        return explain(rpc_status.from_call(error))
     raise AssertionError("a call that had to be refused was answered")
+
+
+def explain(status):
+    """What a google.rpc.Status says of itself: of a call, or of an item of a stream."""
+    reason, fields = "", []
+    for detail in status.details:
+        info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        retry = error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            reason = info.reason
+            check(info.domain == "tongxing", f"an error of {info.domain}")
+            print(f"refused       {code_pb2.Code.Name(status.code)} {reason} {info.domain} {dict(info.metadata)}")
+        elif detail.Unpack(bad_request):
+            for violation in bad_request.field_violations:
+                fields.append(violation.field)
+                print(f"              {violation.field}: {violation.description}")
+        elif detail.Unpack(retry):
+            print(f"              try again in {retry.retry_delay.ToTimedelta().total_seconds()} s")
+    return reason, fields
+
+
+def recognize_all(gateway, requests):
+    """Asks by a stream: answers come as they are ready, an item that fails ends nothing. Returns what each item got."""
+    items = (recognition.RecognizeStreamRequest(request_id=item, request=requests[item]) for item in requests)
+    got = {}
+    for item in gateway.RecognizeStream(items, timeout=DEADLINE):
+        print(f"item          {item.request_id}")
+        if item.HasField("answer"):
+            print_answer(item.answer)  # To be verified like any other: it is the same answer.
+            got[item.request_id] = recognition.Decision.Name(item.answer.decision)
+        else:
+            got[item.request_id], _ = explain(item.error)
+    return got
 
 
 if __name__ == "__main__":

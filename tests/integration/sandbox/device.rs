@@ -60,7 +60,7 @@ impl Sandbox {
     pub(crate) async fn device(&self, home: Member, person: &SeededPerson) -> Device {
         let (enrollment, mut client) = (SigningKey::generate(Suite::Esp256), self.travelers(home));
         let response = client.enroll_device(self::enrollment(person, &enrollment)).await;
-        let EnrollDeviceResponse { device_id, home_time } = response.expect("the phone enrols").into_inner();
+        let EnrollDeviceResponse { device_id, home_time, .. } = response.expect("the phone enrols").into_inner();
         assert_eq!(home_time, Some(self.now().to_protobuf()), "home says another time");
         Device { id: device_id.try_into().expect("16 bytes"), enrollment, client }
     }

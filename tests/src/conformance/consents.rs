@@ -15,7 +15,7 @@ use proto::{
 };
 
 use super::{
-    act::{is_change_token, random_bytes},
+    act::random_bytes,
     stage::{Device, Miss, Pass, Stage, answer, ensure, settle},
     steps::{Issue, List, Nonce, Revoke, TokenKey},
     tamper::tamper,
@@ -51,6 +51,12 @@ impl Stage<'_> {
         let trust = self.world.trust();
         let checked = token::check(&issued, &asked, &trust.list, self.world.member(), now);
         let (consent, hint_key) = checked.map_err(|got| Miss::failed("the token that was asked for", got))?;
+        let before = self.last.written;
+        self.written(&issued.change_token)?;
+        if let (Some(by), Some(before), Some(after)) = (step.moved, before, self.last.written) {
+            let moved = after.seq.saturating_sub(before.seq);
+            ensure(moved == by, format!("a change token that moved by {by}"), format!("it moved by {moved}"))?;
+        }
         let before = self.last.issued.as_ref().map(|before| (&before.token, &before.hint_key));
         if let Some(before) = before {
             let expected = if step.same { "the token of the last time" } else { "a token of its own" };
@@ -120,7 +126,7 @@ impl Stage<'_> {
         };
         let answered = answer(client.clone().revoke_consent(RevokeConsentRequest { device_id, cti })).await;
         match settle(answered, step.refused.as_ref(), "the revocation")? {
-            Some(revoked) => is_change_token(&revoked.change_token),
+            Some(revoked) => self.written(&revoked.change_token),
             None => Ok(()),
         }
     }

@@ -93,7 +93,7 @@ impl Stage<'_> {
         let bytes = match answered.result {
             Some(Answer::UnknownTraveler(unknown)) => {
                 ensure(step.unknown, expected, "UnknownTraveler")?;
-                return self.made_change_token(&unknown.change_token);
+                return self.made_change_token(&unknown.change_token).map(drop);
             }
             Some(Answer::Statement(bytes)) if !step.unknown => bytes,
             Some(Answer::Statement(_)) => return Err(Miss::failed(expected, "a statement")),

@@ -88,13 +88,24 @@ impl Stage<'_> {
         settle(answered, Some(&step.refused), "a refusal").map(drop)
     }
 
-    /// A change token that the gateway reads: 26 bytes, of this member and of its one change log, which never goes back.
-    pub(super) fn made_change_token(&self, token: &[u8]) -> Result<(), Miss> {
+    /// The change token of a write, which is of now.
+    pub(super) fn written(&mut self, token: &[u8]) -> Result<(), Miss> {
+        self.last.written = Some(self.made_change_token(token)?);
+        Ok(())
+    }
+
+    /// A change token of now: of this member's one change log, which never goes back.
+    pub(super) fn made_change_token(&self, token: &[u8]) -> Result<LogHead, Miss> {
+        let head = self.change_token(token)?;
+        self.world.observe(head).map_err(|got| Miss::failed("a change log that goes on", got))?;
+        Ok(head)
+    }
+
+    /// A change token that the gateway reads: 26 bytes, of this member.
+    pub(super) fn change_token(&self, token: &[u8]) -> Result<LogHead, Miss> {
         let expected = "a change token of 26 bytes: 1, the member, the epoch, the last change's number";
         match LogHead::from_change_token(token) {
-            Some((member, head)) if member == self.world.member() => {
-                self.world.observe(head).map_err(|got| Miss::failed("a change log that goes on", got))
-            }
+            Some((member, head)) if member == self.world.member() => Ok(head),
             Some((member, _)) => Err(Miss::failed(expected, format!("one of {member}"))),
             None => Err(Miss::failed(expected, format!("{} bytes of another make", token.len()))),
         }

@@ -25,6 +25,7 @@ use super::{
     refused::{self, Refused},
     steps::{Enroll, Issue, SetCode},
     tamper::Hand,
+    watch::Watched,
     world::World,
 };
 
@@ -97,6 +98,8 @@ pub(super) struct Last {
     pub(super) token_key: Option<Arc<SigningKey>>,
     pub(super) issued: Option<IssueConsentResponse>,
     pub(super) head: Option<LogHead>,
+    pub(super) written: Option<LogHead>,
+    pub(super) position: Option<LogHead>,
 }
 
 /// One case.
@@ -105,14 +108,15 @@ pub(super) struct Stage<'a> {
     pub(super) case: &'a str,
     pub(super) people: HashMap<String, Actor>,
     pub(super) passes: HashMap<String, Pass>,
+    pub(super) streams: HashMap<String, Watched>,
     pub(super) last: Last,
     pub(super) fixed_id: String,
 }
 
 impl<'a> Stage<'a> {
     pub(super) fn new(world: &'a World, case: &'a str) -> Self {
-        let (people, passes) = (HashMap::new(), HashMap::new());
-        Self { world, case, people, passes, last: Last::default(), fixed_id: request_id() }
+        let (people, passes, streams) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { world, case, people, passes, streams, last: Last::default(), fixed_id: request_id() }
     }
 
     /// Whoever changes signed objects in this case.

@@ -4,6 +4,7 @@
 mod consents;
 mod lookup;
 mod people;
+mod watch;
 
 use serde::Deserialize;
 
@@ -11,6 +12,7 @@ pub use self::{
     consents::{Issue, List, Nonce, Revoke, TokenKey},
     lookup::{Field, Lookup, Proof},
     people::{Enroll, EnrollmentKey, Letters, RequestId, SetCode},
+    watch::{After, First, Kind, Probe, Watch},
 };
 pub use super::{
     refused::Refused,
@@ -39,6 +41,10 @@ pub enum Step {
     Revoke(Revoke),
     /// The gateway looks a traveler up.
     Lookup(Lookup),
+    /// The gateway begins to follow the change log.
+    Watch(Watch),
+    /// The gateway probes a stream and reads it.
+    Probe(Probe),
     /// The gateway asks the node about itself.
     GetNode(GetNode),
     /// Somebody asks for the node's health.
@@ -63,6 +69,8 @@ impl Step {
             Self::List(_) => "list",
             Self::Revoke(_) => "revoke",
             Self::Lookup(_) => "lookup",
+            Self::Watch(_) => "watch",
+            Self::Probe(_) => "probe",
             Self::GetNode(_) => "get-node",
             Self::Health(_) => "health",
             Self::Connect(_) => "connect",

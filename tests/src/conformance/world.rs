@@ -33,8 +33,11 @@ use tonic::transport::Channel;
 use super::{person::Person, stage::Miss, steps::Property};
 use crate::{
     certificates::{certify, certify_names},
-    wire::Shown,
+    wire::{self, Shown},
 };
+
+/// Bytes of a stream that are sent and not read, where little is to be sent: an opening and a few echoes.
+const NARROW_WINDOW: u32 = 256;
 
 /// Who calls a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
@@ -268,6 +271,13 @@ impl World {
         let channel = dialled().map_err(|error| Miss::skipped(format!("{error:#}")))?;
         channels.insert(party, channel.clone());
         Ok(channel)
+    }
+
+    /// A channel of the gateway's by which the node can send a few hundred bytes of a stream before they are read.
+    pub(super) fn narrow(&self) -> Result<Channel, Miss> {
+        let shown = self.credentials(Party::Gateway).and_then(|dir| Ok(Shown::open(&dir)?));
+        let shown = shown.map_err(|error| Miss::skipped(format!("{error:#}")))?;
+        Ok(wire::narrow(&self.node, Some(&shown), NARROW_WINDOW))
     }
 
     /// The directory with a party's certificate and key.

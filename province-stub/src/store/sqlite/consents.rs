@@ -68,13 +68,14 @@ pub(super) async fn insert(
 }
 
 /// If the consent is on paper, revokes the papers it takes the place of: a printed code that was lost dies with the reprint.
+/// Returns the log's head behind these events.
 pub(super) async fn replace_paper(
     connection: &mut SqliteConnection,
     consent: &NewConsent,
     random: &dyn Random,
-) -> Result<(), StoreError> {
+) -> Result<LogHead, StoreError> {
     if consent.kind != Kind::Paper {
-        return Ok(());
+        return changes::head(connection).await;
     }
     let rows = sqlx::query(
         "UPDATE consent SET revoked_at = ?1 \
@@ -87,8 +88,7 @@ pub(super) async fn replace_paper(
     .fetch_all(&mut *connection)
     .await?;
     let revoked = rows.iter().map(|row| Ok(Cti(bytes(row, "cti")?))).collect::<Result<_, StoreError>>()?;
-    changes::append(connection, revoked, ChangeKind::Revoked, consent.issued_at, random).await?;
-    Ok(())
+    changes::append(connection, revoked, ChangeKind::Revoked, consent.issued_at, random).await
 }
 
 /// Revokes a consent. Doing so again changes nothing.

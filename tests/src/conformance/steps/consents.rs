@@ -40,6 +40,8 @@ pub struct Issue {
     pub times: u32,
     /// It returns the token of the last time.
     pub same: bool,
+    /// By how much its change token moved since that of the case's last write.
+    pub moved: Option<u64>,
     /// It is refused.
     pub refused: Option<Refused>,
 }
@@ -139,6 +141,7 @@ impl Default for Issue {
             tamper: Vec::new(),
             times: 1,
             same: false,
+            moved: None,
             refused: None,
         }
     }

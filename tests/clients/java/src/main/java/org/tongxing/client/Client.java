@@ -9,6 +9,7 @@ import com.google.protobuf.ByteString;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.rpc.BadRequest;
 import com.google.rpc.ErrorInfo;
+import com.google.rpc.RetryInfo;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
 import java.io.IOException;
@@ -54,8 +55,10 @@ public final class Client {
   private static final int SCOPE_LEVEL = 1, SCOPE_IDENTITY_HINT = 32; // Ask for what is needed: the person reads it.
 
   private final Map<String, String> options = new HashMap<>();
-  private final Federation federation;
-  private final String member, venue, name;
+  final Federation federation;
+  final String venue;
+  private final String member, name;
+  private final Document document;
 
   public static void main(String[] arguments) throws Exception {
     var client = new Client(arguments);
@@ -65,30 +68,30 @@ public final class Client {
   }
 
   /** Options: --dir, --member, --venue, --name, --label, and --document for a seeded person. */
-  private Client(String[] arguments) throws IOException, GeneralSecurityException {
+  Client(String[] arguments) throws IOException, GeneralSecurityException {
     for (int i = 0; i + 1 < arguments.length; i += 2) {
       options.put(arguments[i], arguments[i + 1]);
     }
-    federation = new Federation(Path.of(options.getOrDefault("--dir", ".tongxing")));
     member = options.getOrDefault("--member", "44");
     venue = options.getOrDefault("--venue", "11/station/beijing-west");
+    federation = new Federation(Path.of(options.getOrDefault("--dir", ".tongxing")), venue);
     name = options.getOrDefault("--name", "演示旅客");
+    String seeded = options.get("--document");
+    String number = seeded != null ? seeded : "DEMO-" + UUID.randomUUID().toString().substring(24).toUpperCase();
+    var type = seeded != null ? DocumentType.DOCUMENT_TYPE_RESIDENT_ID : DocumentType.DOCUMENT_TYPE_OTHER;
+    document = Document.newBuilder().setType(type).setNumber(number).build();
   }
 
   // --- The phone, and those at home who serve it ---------------------------------------------------------------------
 
   /** A phone enrols, gets a token and shows it. Returns the text of the QR. */
-  private String atHome() throws IOException, GeneralSecurityException {
+  String atHome() throws IOException, GeneralSecurityException {
     var channel = federation.node(member, "backend");
     try {
       var backend = TravelerServiceGrpc.newBlockingStub(channel).withDeadlineAfter(DEADLINE, TimeUnit.SECONDS);
-      String seeded = options.get("--document");
-      String number = seeded != null ? seeded : "DEMO-" + UUID.randomUUID().toString().substring(24).toUpperCase();
-      var type = seeded != null ? DocumentType.DOCUMENT_TYPE_RESIDENT_ID : DocumentType.DOCUMENT_TYPE_OTHER;
-      var document = Document.newBuilder().setType(type).setNumber(number).build();
       var phone = new Phone(backend, document, name);
-      if (seeded == null) {
-        setCode(document);
+      if (!options.containsKey("--document")) {
+        setCode(options.getOrDefault("--label", "绿码"));
       }
       phone.consent(backend, venue.split("/")[1], List.of(Purpose.PURPOSE_ENTRY, Purpose.PURPOSE_TRAVEL));
       return phone.present(venue);
@@ -167,8 +170,7 @@ public final class Client {
   }
 
   /** A person whom the member did not know has no code yet. The operator assigns one and says by which rule. */
-  private void setCode(Document document) throws IOException {
-    String label = options.getOrDefault("--label", "绿码");
+  void setCode(String label) throws IOException {
     var channel = federation.node(member, "operator");
     try {
       var operator = AssignmentServiceGrpc.newBlockingStub(channel).withDeadlineAfter(DEADLINE, TimeUnit.SECONDS);
@@ -189,7 +191,7 @@ public final class Client {
 
   // --- The venue -----------------------------------------------------------------------------------------------------
 
-  private record Presentation(byte[] token, byte[] proof, byte[] k) {
+  record Presentation(byte[] token, byte[] proof, byte[] k) {
     static Presentation read(String text) {
       check(text.startsWith("TX1:"), "not a presentation");
       var parts = Signed.decode(Base45.decode(text.substring(4)));
@@ -300,6 +302,9 @@ public final class Client {
             fields.add(violation.getField());
             System.out.printf("              %s: %s%n", violation.getField(), violation.getDescription());
           }
+        } else if (detail.is(RetryInfo.class)) {
+          var delay = detail.unpack(RetryInfo.class).getRetryDelay();
+          System.out.printf("              try again in %d s%n", delay.getSeconds());
         }
       }
       return new Refusal(reason, fields);

@@ -4,7 +4,6 @@ import io.grpc.Grpc;
 import io.grpc.ManagedChannel;
 import io.grpc.TlsChannelCredentials;
 import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.GeneralSecurityException;
 import java.security.PublicKey;
@@ -12,20 +11,28 @@ import java.util.HashMap;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.TimeUnit;
 import com.upokecenter.cbor.CBORObject;
 import org.tomlj.Toml;
 import org.tomlj.TomlParseResult;
+import org.tongxing.federation.v1.FederationServiceGrpc;
+import org.tongxing.federation.v1.GetPolicyRequest;
+import org.tongxing.federation.v1.GetTrustListRequest;
 
-/** What a party needs to know beforehand. In life: its own credentials, and the root keys by a way it trusts. */
+/**
+ * What a party needs to know beforehand: its own credentials, and in life the root keys by a way it trusts. Trust list
+ * and policy come from the gateway, which cannot forge them: enough of the pinned roots must have signed.
+ */
 final class Federation {
   private static final int CONSENT_KEYS = 4, STATEMENT_KEYS = 5;
+  private static final long DEADLINE = 10; // Seconds. Without one a call may wait for ever.
 
   private final Path dir;
   private final TomlParseResult addresses;
   private final Map<String, CBORObject> members = new HashMap<>();
   private final TomlParseResult policy;
 
-  Federation(Path dir) throws IOException, GeneralSecurityException {
+  Federation(Path dir, String venue) throws IOException, GeneralSecurityException {
     this.dir = dir;
     addresses = Toml.parse(dir.resolve("federation.toml"));
     var pinned = Toml.parse(dir.resolve("trust-list.toml"));
@@ -36,13 +43,19 @@ final class Federation {
     var roots = Signed.publicKeys(rootKeys);
     long threshold = pinned.getLong("threshold");
 
-    byte[] list = Files.readAllBytes(dir.resolve("trust-list.cose"));
-    var trustList = Signed.openDocument(Signed.TRUST_LIST, list, roots, threshold).content();
-    for (CBORObject member : trustList.get(5).getValues()) {
-      members.put(member.get(1).AsString(), member);
+    var channel = gateway(venue);
+    try {
+      var gateway = FederationServiceGrpc.newBlockingStub(channel).withDeadlineAfter(DEADLINE, TimeUnit.SECONDS);
+      byte[] list = gateway.getTrustList(GetTrustListRequest.getDefaultInstance()).getTrustList().toByteArray();
+      var trustList = Signed.openDocument(Signed.TRUST_LIST, list, roots, threshold).content();
+      for (CBORObject member : trustList.get(5).getValues()) {
+        members.put(member.get(1).AsString(), member);
+      }
+      byte[] signedPolicy = gateway.getPolicy(GetPolicyRequest.getDefaultInstance()).getPolicy().toByteArray();
+      policy = Toml.parse(Signed.openDocument(Signed.POLICY, signedPolicy, roots, threshold).content().AsString());
+    } finally {
+      channel.shutdownNow();
     }
-    byte[] signedPolicy = Files.readAllBytes(dir.resolve("policy.cose"));
-    policy = Toml.parse(Signed.openDocument(Signed.POLICY, signedPolicy, roots, threshold).content().AsString());
   }
 
   Map<String, PublicKey> consentKeys(String member) {

@@ -7,6 +7,7 @@ import org.tongxing.assignment.v1.SetCodeRequest;
 import org.tongxing.assignment.v1.SetCodeResponse;
 import org.tongxing.client.Signed;
 import org.tongxing.error.v1.ErrorReason;
+import org.tongxing.province.v1.ChangeKind;
 
 /** Codes assigned by hand (赋码). */
 final class Assignments extends AssignmentServiceImplBase {
@@ -83,9 +84,10 @@ final class Assignments extends AssignmentServiceImplBase {
     String honoured = "SELECT cti FROM consent WHERE person = ? AND revoked IS NULL AND expires > ?";
     List<byte[]> changed =
         same ? List.of() : store.list(r -> r.getBytes(1), honoured, person, now - Store.HONOURED);
+    var head = store.append(changed, ChangeKind.CHANGE_KIND_STATUS, now);
     return SetCodeResponse.newBuilder()
         .setAssignTime(Home.timestamp(assigned))
-        .setChangeToken(home.changeToken(store.append(changed, now)))
+        .setChangeToken(home.changeToken(head))
         .setChangedConsents(changed.size())
         .build();
   }

@@ -29,7 +29,8 @@ import org.tongxing.error.v1.ErrorReason;
 
 /**
  * Around every call, outermost first: whatever status leaves, leaves with a documented reason; who calls, and may that
- * role call this; is there room; the deadline; the size of the message.
+ * role call this; is there room; the deadline, which a stream has not; the size of each message, and whether its sender
+ * is still believed.
  */
 final class Edge implements ServerInterceptor {
   static final Context.Key<Peer> CALLER = Context.key("caller");
@@ -121,9 +122,11 @@ final class Edge implements ServerInterceptor {
       leave.run();
       throw new Refusal(ErrorReason.ERROR_REASON_OVERLOADED).with("limit", fits ? "caller" : "all");
     }
+    var known = Context.current().withValues(CALLER, peer, TRACE, call.trace);
     // The earlier of the caller's deadline and ours.
     var deadline = Deadline.after(MAX_SECONDS, TimeUnit.SECONDS);
-    var context = Context.current().withValues(CALLER, peer, TRACE, call.trace).withDeadline(deadline, timer);
+    boolean streams = !call.getMethodDescriptor().getType().clientSendsOneMessage();
+    var context = streams ? known.withCancellation() : known.withDeadline(deadline, timer);
     context.addListener(
         ended -> {
           if (ended.cancellationCause() instanceof TimeoutException) {
@@ -187,8 +190,8 @@ final class Edge implements ServerInterceptor {
     }
   }
 
-  /** Messages are of their documented size, and decode. */
-  private static final class Bounded<Q> extends SimpleForwardingServerCallListener<Q> {
+  /** Messages are of their documented size, decode, and come from whom the trust list still vouches for. */
+  private final class Bounded<Q> extends SimpleForwardingServerCallListener<Q> {
     private final Guarded<Q, ?> call;
 
     Bounded(ServerCall.Listener<Q> listener, Guarded<Q, ?> call) {
@@ -204,7 +207,10 @@ final class Edge implements ServerInterceptor {
               new Refusal(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE).with("max_bytes", MAX_REQUEST_BYTES));
           return;
         }
+        identify(call);
         super.onMessage(message);
+      } catch (Refusal refusal) {
+        call.refuse(refusal);
       } catch (StatusRuntimeException | IOException e) {
         call.refuse(new Refusal(ErrorReason.ERROR_REASON_REQUEST_MALFORMED));
       }

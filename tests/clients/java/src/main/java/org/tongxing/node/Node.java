@@ -87,15 +87,16 @@ public final class Node {
     var home = home(member, trust, store);
     var peers = new Peers(trust);
     var address = address(listen == null ? config.getString("listen") : listen);
-    var server = server(home, peers, address).start();
+    var watchers = new Watchers(store);
+    var server = server(home, watchers, peers, address).start();
     timer.scheduleWithFixedDelay(() -> follow(trust), 0, RELOAD_SECONDS, TimeUnit.SECONDS);
     timer.scheduleWithFixedDelay(() -> sweep(store), 0, SWEEP_SECONDS, TimeUnit.SECONDS);
-    Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server, store)));
+    Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server, watchers, store)));
     System.out.println("ready node=" + address.getHostString() + ":" + server.getPort() + " member=" + member);
     server.awaitTermination();
   }
 
-  private Server server(Home home, Peers peers, InetSocketAddress address)
+  private Server server(Home home, Watchers watchers, Peers peers, InetSocketAddress address)
       throws IOException, GeneralSecurityException {
     var keys = new AdvancedTlsX509KeyManager(); // Certificates are renewed while we run.
     File certificate = file("identity.certificate").toFile(), key = file("identity.key").toFile();
@@ -116,7 +117,8 @@ public final class Node {
             .fallbackHandlerRegistry(new Unknown())
             .intercept(new Edge(home.member(), peers, timer))
             .addService(health.getHealthService());
-    for (BindableService service : List.of(new Province(home), new Travelers(home), new Assignments(home))) {
+    var province = new Province(home, watchers);
+    for (BindableService service : List.of(province, new Travelers(home), new Assignments(home))) {
       // As bytes, so that the edge sees how many they are and whether they decode.
       builder.addService(ServerInterceptors.useInputStreamMessages(service.bindService()));
     }
@@ -140,9 +142,10 @@ public final class Node {
   }
 
   /** Calls under way end, then the store closes: what was acknowledged is on the disk already. */
-  private void stop(Server server, Store store) {
+  private void stop(Server server, Watchers watchers, Store store) {
     try {
       health.enterTerminalState();
+      watchers.close();
       if (!server.shutdown().awaitTermination(GRACE_SECONDS, TimeUnit.SECONDS)) {
         server.shutdownNow();
       }

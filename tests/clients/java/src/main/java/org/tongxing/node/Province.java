@@ -21,6 +21,8 @@ import org.tongxing.province.v1.LookupRequest;
 import org.tongxing.province.v1.LookupResponse;
 import org.tongxing.province.v1.ProvinceServiceGrpc.ProvinceServiceImplBase;
 import org.tongxing.province.v1.UnknownTraveler;
+import org.tongxing.province.v1.WatchChangesRequest;
+import org.tongxing.province.v1.WatchChangesResponse;
 
 /** The standard lookup: what the gateway has checked is checked again, then the store is asked once, then signed. */
 final class Province extends ProvinceServiceImplBase {
@@ -32,9 +34,11 @@ final class Province extends ProvinceServiceImplBase {
           + " ON code.id = (SELECT max(id) FROM code WHERE code.person = person.id) WHERE cti = ?";
 
   private final Home home;
+  private final Watchers watchers;
 
-  Province(Home home) {
+  Province(Home home, Watchers watchers) {
     this.home = home;
+    this.watchers = watchers;
   }
 
   /** What stands behind a handle. A person whom nobody assigned a code has no label. */
@@ -62,6 +66,11 @@ final class Province extends ProvinceServiceImplBase {
           .setNodeTime(Home.timestamp(Signed.now()))
           .build();
     });
+  }
+
+  @Override
+  public StreamObserver<WatchChangesRequest> watchChanges(StreamObserver<WatchChangesResponse> observer) {
+    return watchers.open(observer);
   }
 
   private LookupResponse answer(LookupRequest request) throws Exception {

@@ -17,6 +17,7 @@ import java.util.logging.Level;
 import java.util.logging.Logger;
 import org.sqlite.SQLiteConfig;
 import org.tongxing.error.v1.ErrorReason;
+import org.tongxing.province.v1.ChangeKind;
 
 /**
  * What the node remembers, in one SQLite file. One connection, so one writer and one snapshot at a time; a transaction
@@ -36,8 +37,8 @@ final class Store implements AutoCloseable {
           "CREATE TABLE IF NOT EXISTS document (name TEXT PRIMARY KEY, bytes BLOB NOT NULL) STRICT",
           "CREATE TABLE IF NOT EXISTS head (only INTEGER PRIMARY KEY, epoch BLOB NOT NULL, seq INTEGER NOT NULL)"
               + " STRICT",
-          "CREATE TABLE IF NOT EXISTS change (seq INTEGER PRIMARY KEY, cti BLOB NOT NULL, at INTEGER NOT NULL)"
-              + " STRICT",
+          "CREATE TABLE IF NOT EXISTS event (seq INTEGER PRIMARY KEY, cti BLOB NOT NULL, kind INTEGER NOT NULL,"
+              + " at INTEGER NOT NULL) STRICT",
           "CREATE TABLE IF NOT EXISTS person (id INTEGER PRIMARY KEY, type INTEGER NOT NULL, number TEXT NOT NULL,"
               + " name TEXT NOT NULL, UNIQUE (type, number)) STRICT",
           "CREATE TABLE IF NOT EXISTS device (id BLOB PRIMARY KEY, person INTEGER NOT NULL REFERENCES person (id),"
@@ -56,6 +57,9 @@ final class Store implements AutoCloseable {
   /** Where the change log stands: an epoch, random when the store is made, and the last change's number. */
   record Head(byte[] epoch, long seq) {}
 
+  /** An event: what happened to one consent. */
+  record Change(long seq, byte[] cti, ChangeKind kind) {}
+
   interface Work<T> {
     T run() throws Exception;
   }
@@ -67,6 +71,8 @@ final class Store implements AutoCloseable {
   private final Connection connection;
   private final ReentrantLock lock = new ReentrantLock(true);
   private final SecureRandom random = new SecureRandom();
+  private volatile Runnable onAppend = () -> {};
+  private boolean appended; // In the transaction that runs.
 
   Store(Path file) throws Exception {
     var config = new SQLiteConfig();
@@ -92,12 +98,14 @@ final class Store implements AutoCloseable {
     if (!lock.tryLock(WAIT_MILLISECONDS, TimeUnit.MILLISECONDS)) {
       throw new Refusal(ErrorReason.ERROR_REASON_STORE_UNAVAILABLE);
     }
+    boolean done = false, events = false;
     try {
-      boolean done = false;
       try {
+        appended = false;
         T result = work.run();
         connection.commit();
         done = true;
+        events = appended;
         return result;
       } finally {
         if (!done) {
@@ -109,6 +117,9 @@ final class Store implements AutoCloseable {
       throw new Refusal(ErrorReason.ERROR_REASON_STORE_UNAVAILABLE);
     } finally {
       lock.unlock();
+      if (events) {
+        onAppend.run();
+      }
     }
   }
 
@@ -155,16 +166,29 @@ final class Store implements AutoCloseable {
     return first(row -> new Head(row.getBytes(1), row.getLong(2)), "SELECT epoch, seq FROM head");
   }
 
+  /** Tells of events soon after they are committed. */
+  void onAppend(Runnable listener) {
+    onAppend = listener;
+  }
+
+  /** Events after one number and up to another, in their order. */
+  List<Change> changes(long after, long upTo, int limit) throws SQLException {
+    return list(
+        row -> new Change(row.getLong(1), row.getBytes(2), ChangeKind.forNumber(row.getInt(3))),
+        "SELECT seq, cti, kind FROM event WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?", after, upTo, limit);
+  }
+
   /** One event per consent, shuffled: their order must not tell which of them belong to one person. */
-  Head append(List<byte[]> consents, long now) throws SQLException {
+  Head append(List<byte[]> consents, ChangeKind kind, long now) throws SQLException {
     var before = head();
     var shuffled = new ArrayList<>(consents);
     Collections.shuffle(shuffled, random);
     long seq = before.seq;
     for (byte[] cti : shuffled) {
-      update("INSERT INTO change VALUES (?, ?, ?)", ++seq, cti, now);
+      update("INSERT INTO event VALUES (?, ?, ?, ?)", ++seq, cti, kind.getNumber(), now);
     }
     update("UPDATE head SET seq = ?", seq);
+    appended |= !consents.isEmpty();
     return new Head(before.epoch, seq);
   }
 
@@ -207,7 +231,7 @@ final class Store implements AutoCloseable {
   /** Forgets answers after a day, changes after two, and consents 30 days after their end. */
   void sweep(long now) throws Exception {
     transaction(() -> update("DELETE FROM request WHERE at < ?", now - DAY));
-    transaction(() -> update("DELETE FROM change WHERE at < ?", now - 2 * DAY));
+    transaction(() -> update("DELETE FROM event WHERE at < ?", now - 2 * DAY));
     transaction(() -> update("DELETE FROM consent WHERE expires < ?", now - 30 * DAY));
   }
 

@@ -14,6 +14,7 @@ import java.util.List;
 import java.util.regex.Pattern;
 import org.tongxing.client.Signed;
 import org.tongxing.error.v1.ErrorReason;
+import org.tongxing.province.v1.ChangeKind;
 import org.tongxing.traveler.v1.Consent;
 import org.tongxing.traveler.v1.EnrollDeviceRequest;
 import org.tongxing.traveler.v1.EnrollDeviceResponse;
@@ -42,6 +43,9 @@ final class Travelers extends TravelerServiceImplBase {
 
   private record Device(long person, DeviceKey key) {}
 
+  /** What a write answered, now or before, and where the change log stands in that transaction. */
+  private record Written(byte[] answer, Store.Head head) {}
+
   // --- Devices -------------------------------------------------------------------------------------------------------
 
   @Override
@@ -55,10 +59,10 @@ final class Travelers extends TravelerServiceImplBase {
       String name = Forms.name(request.getName());
       var key = Forms.enrollmentKey(request.getEnrollmentKey());
       byte[] digest = Signed.sha256(request.toBuilder().setDocument(document).build().toByteArray());
-      byte[] deviceId = store.transaction(() -> {
+      var written = store.transaction(() -> {
         byte[] earlier = store.answered(caller, id, digest);
         if (earlier != null) {
-          return earlier;
+          return new Written(earlier, store.head());
         }
         long person = person(document.getTypeValue(), document.getNumber(), name);
         checkKeyIsNew(key, "enrollment_key");
@@ -68,11 +72,12 @@ final class Travelers extends TravelerServiceImplBase {
         byte[] device = Home.random(16);
         store.update("INSERT INTO device VALUES (?, ?, ?)", device, person, key.point());
         store.remember(caller, id, digest, device, now);
-        return device;
+        return new Written(device, store.head());
       });
       return EnrollDeviceResponse.newBuilder()
-          .setDeviceId(ByteString.copyFrom(deviceId))
+          .setDeviceId(ByteString.copyFrom(written.answer))
           .setHomeTime(Home.timestamp(now))
+          .setChangeToken(home.changeToken(written.head))
           .build();
     });
   }
@@ -124,19 +129,20 @@ final class Travelers extends TravelerServiceImplBase {
       var device = device(wish.deviceId());
       wish.verify(device.key, now);
       wish.check(device.key, policy);
-      byte[] issued = issue(wish, device.person, policy.liveConsents(), now);
-      var token = Token.read(issued);
+      var issued = issue(wish, device.person, policy.liveConsents(), now);
+      var token = Token.read(issued.answer);
       return IssueConsentResponse.newBuilder()
-          .setToken(ByteString.copyFrom(issued))
+          .setToken(ByteString.copyFrom(issued.answer))
           .setHintKey(ByteString.copyFrom(home.hintKey(token.cti())))
           .setExpireTime(Home.timestamp(token.expires()))
           .setHomeTime(Home.timestamp(now))
+          .setChangeToken(home.changeToken(issued.head))
           .build();
     });
   }
 
   /** The token: a new one, or that of the same request before. */
-  private byte[] issue(ConsentRequest wish, long person, int limit, long now) throws Exception {
+  private Written issue(ConsentRequest wish, long person, int limit, long now) throws Exception {
     String caller = "device " + HexFormat.of().formatHex(wish.deviceId());
     String id = HexFormat.of().formatHex(wish.nonce());
     byte[] cti = Home.random(16);
@@ -144,7 +150,7 @@ final class Travelers extends TravelerServiceImplBase {
     return store.transaction(() -> {
       byte[] earlier = store.answered(caller, id, wish.digest());
       if (earlier != null) {
-        return earlier;
+        return new Written(earlier, store.head());
       }
       if (wish.kind() == Token.PAPER) { // A printed code that was lost dies with the reprint.
         String live = "person = ? AND kind = ? AND revoked IS NULL AND expires > ?";
@@ -153,7 +159,7 @@ final class Travelers extends TravelerServiceImplBase {
         for (byte[] paper : papers) {
           store.update("UPDATE consent SET revoked = ? WHERE cti = ?", now, paper);
         }
-        store.append(papers, now);
+        store.append(papers, ChangeKind.CHANGE_KIND_REVOKED, now);
       } else {
         checkKeyIsNew(wish.tokenKey(), "consent_request.token_key");
       }
@@ -166,7 +172,7 @@ final class Travelers extends TravelerServiceImplBase {
           "INSERT INTO consent VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
           cti, person, wish.kind(), wish.scope(), Signed.sha256(token), key, now, now + wish.life());
       store.remember(caller, id, wish.digest(), token, now);
-      return token;
+      return new Written(token, store.head());
     });
   }
 
@@ -243,7 +249,8 @@ final class Travelers extends TravelerServiceImplBase {
           throw new Refusal(ErrorReason.ERROR_REASON_CONSENT_UNKNOWN);
         }
         int revoked = store.update("UPDATE consent SET revoked = ? WHERE cti = ? AND revoked IS NULL", now, cti);
-        return revoked == 0 ? store.head() : store.append(List.of(cti), now);
+        var events = revoked == 0 ? List.<byte[]>of() : List.of(cti);
+        return store.append(events, ChangeKind.CHANGE_KIND_REVOKED, now);
       });
       return RevokeConsentResponse.newBuilder().setChangeToken(home.changeToken(head)).build();
     });
