@@ -24,9 +24,9 @@ pub(crate) struct Place {
     /// The directory `pki init` made.
     #[arg(long)]
     dir: PathBuf,
-    /// The federation's domain.
-    #[arg(long, default_value = "tongxing.test")]
-    domain: FederationDomain,
+    /// The federation's domain. The CAs in the directory say it; the first of them is of tongxing.test unless said.
+    #[arg(long)]
+    domain: Option<FederationDomain>,
 }
 
 /// Whom a certificate is for.
@@ -91,9 +91,9 @@ pub(crate) enum Pki {
         /// The directory `pki init` made: shows its registers.
         #[arg(long)]
         dir: Option<PathBuf>,
-        /// The federation's domain.
-        #[arg(long, default_value = "tongxing.test")]
-        domain: FederationDomain,
+        /// The federation's domain. The CAs in the directory say it.
+        #[arg(long, requires = "dir")]
+        domain: Option<FederationDomain>,
     },
     /// Issue a certificate that takes the place of another: the same names, a fresh key.
     Renew {
@@ -153,7 +153,7 @@ impl Pki {
                 println!("{}", Certificate::read(&file)?);
                 Ok(())
             }
-            Self::Show { file: None, dir, domain } => show(&Office::new(dir.context("--dir")?, domain), now),
+            Self::Show { file: None, dir, domain } => show(&Office::open(dir.context("--dir")?, domain.as_ref())?, now),
             Self::Renew { place, cert, days, out } => renew(&place, &cert, days, &out, now),
             Self::Revoke { place, id, cert, serial, reason } => {
                 let which = match (cert, serial) {
@@ -169,12 +169,14 @@ impl Pki {
 }
 
 impl Place {
-    fn office(&self) -> Office {
-        Office::new(&self.dir, self.domain.clone())
+    fn office(&self) -> Result<Office> {
+        Office::open(&self.dir, self.domain.as_ref())
     }
 
     fn open(&self, id: &str) -> Result<(Office, PeerId)> {
-        Ok((self.office(), self.domain.parse_spiffe_id(id).with_context(|| id.to_owned())?))
+        let office = self.office()?;
+        let peer = office.domain().parse_spiffe_id(id).with_context(|| id.to_owned())?;
+        Ok((office, peer))
     }
 }
 
@@ -202,6 +204,7 @@ fn parse_realms(words: &[String]) -> Result<Vec<Realm>> {
 
 fn init(place: &Place, roots: usize, realms: &[String], now: UnixTime) -> Result<()> {
     let realms = parse_realms(realms)?;
+    let office = Office::begin(&place.dir, place.domain.as_ref())?;
     for number in 1..=roots {
         let path = place.dir.join(format!("roots/root-{number}.key"));
         if !path.exists() {
@@ -210,12 +213,11 @@ fn init(place: &Place, roots: usize, realms: &[String], now: UnixTime) -> Result
         }
         println!("root {number}: {}", documents::key_to_hex(documents::read_root_key(&path)?.verifying_key()));
     }
-    let office = place.office();
     for realm in &realms {
         let authority = office.found(*realm, now)?;
         office.keep_crl(&authority, *realm, now)?;
     }
-    println!("{} CAs under {}", realms.len(), place.dir.join("ca").display());
+    println!("CAs of {} under {}: {}", office.domain(), place.dir.join("ca").display(), realms.len());
     Ok(())
 }
 
@@ -272,7 +274,7 @@ fn standing(entry: &Entry, now: UnixTime) -> String {
 }
 
 fn sign_crls(place: &Place, all: bool, now: UnixTime) -> Result<()> {
-    let office = place.office();
+    let office = place.office()?;
     for realm in all_realms() {
         // A directory may have some of the CAs alone: a province has its own.
         let Ok(authority) = office.authority(realm) else { continue };
@@ -282,7 +284,7 @@ fn sign_crls(place: &Place, all: bool, now: UnixTime) -> Result<()> {
             office.keep_crl(&authority, realm, now)?;
         }
         if let Some(crl) = office.read_crl(&authority, realm)? {
-            let name = place.domain.trust_domain(realm);
+            let name = office.domain().trust_domain(realm);
             println!("{name}  number {}  {} revoked  next by {}", crl.number, crl.len(), crl.next_update);
         }
     }
