@@ -1,14 +1,13 @@
 //! `gateway pki` as those use it who keep a CA: what it does, what it says, and its exit status.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _, SanType};
 use tempfile::TempDir;
 
 const NODE: &str = "spiffe://44.example.cn/node/1";
+const VENUE: &str = "spiffe://44.example.cn/venue/station/guangzhou-south";
 
 /// A directory in which commands run.
 struct Place(TempDir);
@@ -51,10 +50,19 @@ impl Place {
         assert!(said.contains(why), "{arguments:?}: no {why:?} in {said}");
     }
 
-    /// The serial number of a certificate.
-    fn serial(&self, certificate: &Path) -> String {
-        let shown = self.does(&["show", certificate.to_str().unwrap()]);
-        shown.lines().find_map(|line| line.strip_prefix("serial")).unwrap().trim().to_owned()
+    /// A line of what a certificate says.
+    fn said(&self, certificate: &str, what: &str) -> String {
+        let shown = self.does(&["show", certificate]);
+        shown.lines().find_map(|line| line.strip_prefix(what)).unwrap_or_default().trim().to_owned()
+    }
+
+    /// Writes a request that `key` signs, for these names.
+    fn request(&self, name: &str, key: &KeyPair, names: &[SanType]) -> String {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.subject_alt_names = names.to_vec();
+        let pem = params.serialize_request(key).unwrap().pem().unwrap();
+        fs::write(self.path(name), &pem).unwrap();
+        pem
     }
 
     /// How the register says that a certificate stands.
@@ -69,7 +77,7 @@ impl Place {
 fn a_directory_knows_the_federation_that_its_cas_are_of() {
     let place = Place::with_ca();
     place.does(&["issue", "--dir", "ca", "--id", NODE, "--dialled-by", "localhost", "--out", "node"]);
-    let serial = place.serial(&place.path("node/cert.pem"));
+    let serial = place.said("node/cert.pem", "serial");
     assert!(place.stands(&serial).ends_with(NODE), "{}", place.stands(&serial));
     place.does(&["renew", "--dir", "ca", "--cert", "node/cert.pem", "--out", "next"]);
     place.does(&["revoke", "--dir", "ca", "--id", NODE, "--serial", &serial, "--reason", "superseded"]);
@@ -107,7 +115,7 @@ fn a_directory_of_several_federations_asks_which() {
             "pem" => place.path(&format!("ca/ca/44.{domain}.pem")),
             _ => place.path(&format!("ca/ca/private/44.{domain}.key")),
         };
-        std::fs::copy(file("example.cn"), file("other.cn")).unwrap();
+        fs::copy(file("example.cn"), file("other.cn")).unwrap();
     }
     place.fails(&["show", "--dir", "ca"], "example.cn, other.cn: --domain says which is meant");
     place.does(&["show", "--dir", "ca", "--domain", "other.cn"]);
@@ -123,4 +131,80 @@ fn a_directory_without_a_ca_is_said_and_one_begins_with_the_test_domain() {
     }
     let said = place.does(&["init", "--dir", "ca", "--realms", "44", "--roots", "0"]);
     assert!(said.contains("CAs of tongxing.test under ca/ca: 1"), "{said}");
+}
+
+/// The public key of a PEM certificate, as it stands in it.
+fn has_key(certificate: &str, key: &KeyPair) -> bool {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).unwrap();
+    pem.parse_x509().unwrap().public_key().raw == key.subject_public_key_info()
+}
+
+#[test]
+fn a_request_is_renewed_by_its_own_key_and_under_the_old_names() {
+    let place = Place::with_ca();
+    let dialled = ["--dialled-by", "node-1.44.example.cn", "--dialled-by", "10.0.0.7"];
+    place.does(&[&["issue", "--dir", "ca", "--id", NODE, "--out", "node"][..], &dialled].concat());
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let other = SanType::DnsName("elsewhere.cn".try_into().unwrap());
+    let pem = place.request("next.csr", &key, &[other]);
+    let renew = ["renew", "--dir", "ca", "--cert", "node/cert.pem", "--csr"];
+    place.does(&[&renew[..], &["next.csr", "--out", "next.pem"]].concat());
+    assert!(has_key(&fs::read_to_string(place.path("next.pem")).unwrap(), &key), "it is for another key");
+    for what in ["id", "dialled by", "issuer"] {
+        assert_eq!(place.said("next.pem", what), place.said("node/cert.pem", what), "{what}");
+    }
+    assert_eq!(place.said("next.pem", "dialled by"), "node-1.44.example.cn 10.0.0.7");
+    let (old, new) = (place.said("node/cert.pem", "serial"), place.said("next.pem", "serial"));
+    assert_ne!(old, new);
+    assert!(place.stands(&new).ends_with(NODE) && place.stands(&old).ends_with(NODE), "both are in the register");
+
+    // Who does not have the key, and who asks to be another.
+    let mut bent = pem.into_bytes();
+    let in_signature = bent.windows(8).position(|bytes| bytes == b"-----END").unwrap() - 20;
+    bent[in_signature] = if bent[in_signature] == b'A' { b'B' } else { b'A' };
+    fs::write(place.path("bent.csr"), bent).unwrap();
+    place.fails(&[&renew[..], &["bent.csr", "--out", "bent.pem"]].concat(), "its own key did not sign it");
+    place.request("venue.csr", &key, &[SanType::URI(VENUE.try_into().unwrap())]);
+    place.fails(&[&renew[..], &["venue.csr", "--out", "bent.pem"]].concat(), "and not spiffe://44.example.cn/node/1");
+    assert!(!place.path("bent.pem").exists());
+    place.does(&["revoke", "--dir", "ca", "--id", NODE, "--cert", "node/cert.pem", "--reason", "superseded"]);
+    place.fails(&[&renew[..], &["next.csr", "--out", "bent.pem"]].concat(), "it was revoked");
+}
+
+#[test]
+fn a_certificate_that_only_names_the_ca_is_not_followed_up() {
+    let place = Place::with_ca();
+    place.does(&["issue", "--dir", "ca", "--id", VENUE, "--out", "venue"]);
+    // Whoever holds a certificate can say of another one that the same CA issued it, and sign it by a key of their own.
+    let own = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let ca = fs::read_to_string(place.path("ca/ca/44.example.cn.pem")).unwrap();
+    let forged = {
+        let issuer = rcgen::Issuer::from_ca_cert_pem(&ca, &own).unwrap();
+        let mut params = CertificateParams::new([]).unwrap();
+        params.use_authority_key_identifier_extension = true;
+        params.subject_alt_names = vec![SanType::URI(NODE.try_into().unwrap())];
+        params.signed_by(&own, &issuer).unwrap().pem()
+    };
+    fs::write(place.path("forged.pem"), forged).unwrap();
+    assert_eq!(place.said("forged.pem", "issuer"), place.said("venue/cert.pem", "issuer"));
+    place.request("next.csr", &own, &[]);
+    let forged = ["renew", "--dir", "ca", "--cert", "forged.pem", "--csr", "next.csr", "--out", "next.pem"];
+    place.fails(&forged, "another CA issued it");
+}
+
+#[test]
+fn what_is_anothers_is_not_taken_back() {
+    let place = Place::with_ca();
+    place.does(&["issue", "--dir", "ca", "--id", NODE, "--out", "node"]);
+    place.does(&["issue", "--dir", "ca", "--id", VENUE, "--out", "venue"]);
+    let serial = place.said("venue/cert.pem", "serial");
+    let revoke = ["revoke", "--dir", "ca", "--id", NODE, "--reason", "key-compromise"];
+    let why = format!("{serial} is of {VENUE} and not of {NODE}");
+    place.fails(&[&revoke[..], &["--cert", "venue/cert.pem"]].concat(), &why);
+    place.fails(&[&revoke[..], &["--serial", &serial.to_uppercase()]].concat(), &why);
+    place.fails(&[&revoke[..], &["--serial", "ff"]].concat(), "no certificate with the serial number ff");
+    assert!(!place.stands(&serial).starts_with("taken"), "{}", place.stands(&serial));
+    place.does(&[&revoke[..], &["--cert", "node/cert.pem"]].concat());
+    assert!(place.stands(&place.said("node/cert.pem", "serial")).starts_with("taken"));
+    place.fails(&revoke, &format!("no certificate of {NODE} lives"));
 }

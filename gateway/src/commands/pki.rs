@@ -95,17 +95,20 @@ pub(crate) enum Pki {
         #[arg(long, requires = "dir")]
         domain: Option<FederationDomain>,
     },
-    /// Issue a certificate that takes the place of another: the same names, a fresh key.
+    /// Issue a certificate that takes the place of another: the same names, and a fresh key or the key in a request.
     Renew {
         #[command(flatten)]
         place: Place,
         /// The certificate to follow.
         #[arg(long)]
         cert: PathBuf,
+        /// A request as `sign` takes it: the key never leaves its owner. Without one a fresh key is made here.
+        #[arg(long)]
+        csr: Option<PathBuf>,
         /// Days it lives.
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=398))]
         days: u64,
-        /// Where to write cert.pem and key.pem.
+        /// Where to write: the certificate for a request, else the directory of cert.pem and key.pem.
         #[arg(long)]
         out: PathBuf,
     },
@@ -154,7 +157,7 @@ impl Pki {
                 Ok(())
             }
             Self::Show { file: None, dir, domain } => show(&Office::open(dir.context("--dir")?, domain.as_ref())?, now),
-            Self::Renew { place, cert, days, out } => renew(&place, &cert, days, &out, now),
+            Self::Renew { place, cert, csr, days, out } => renew(&place, &cert, csr.as_deref(), days, &out, now),
             Self::Revoke { place, id, cert, serial, reason } => {
                 let which = match (cert, serial) {
                     (Some(cert), _) => Which::File(cert),
@@ -223,14 +226,26 @@ fn init(place: &Place, roots: usize, realms: &[String], now: UnixTime) -> Result
 
 fn sign(place: &Place, holder: &Holder, csr: &Path, out: &Path, now: UnixTime) -> Result<()> {
     let (office, peer) = place.open(&holder.id)?;
-    let text = std::fs::read_to_string(csr).with_context(|| csr.display().to_string())?;
-    let certificate = office.sign(&text, &peer, &holder.dialled_by, now, holder.life());
-    pki::write_public(out, certificate.with_context(|| csr.display().to_string())?.as_bytes())?;
+    sign_request(&office, &peer, csr, &holder.dialled_by, now, holder.life(), out)?;
     println!("{}: {}", holder.id, out.display());
     Ok(())
 }
 
-fn renew(place: &Place, cert: &Path, life: u64, out: &Path, now: UnixTime) -> Result<()> {
+fn sign_request(
+    office: &Office,
+    peer: &PeerId,
+    csr: &Path,
+    dialled_by: &[String],
+    now: UnixTime,
+    life: Duration,
+    out: &Path,
+) -> Result<()> {
+    let text = std::fs::read_to_string(csr).with_context(|| csr.display().to_string())?;
+    let certificate = office.sign(&text, peer, dialled_by, now, life).with_context(|| csr.display().to_string())?;
+    pki::write_public(out, certificate.as_bytes())
+}
+
+fn renew(place: &Place, cert: &Path, csr: Option<&Path>, life: u64, out: &Path, now: UnixTime) -> Result<()> {
     let old = Certificate::read(cert)?;
     let [id] = old.ids.as_slice() else { bail!("{}: it does not have exactly one URI name", cert.display()) };
     let (office, peer) = place.open(id)?;
@@ -241,7 +256,10 @@ fn renew(place: &Place, cert: &Path, life: u64, out: &Path, now: UnixTime) -> Re
     if entries.iter().any(|entry| entry.serial == old.serial && entry.revoked.is_some()) {
         bail!("{}: it was revoked; whoever is to have another one is issued one anew", cert.display());
     }
-    office.issue(&peer, &old.dialled_by, now, days(life))?.write(out)?;
+    match csr {
+        Some(csr) => sign_request(&office, &peer, csr, &old.dialled_by, now, days(life), out)?,
+        None => office.issue(&peer, &old.dialled_by, now, days(life))?.write(out)?,
+    }
     println!("{id}: {}", out.display());
     Ok(())
 }

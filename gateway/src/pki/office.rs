@@ -160,7 +160,7 @@ impl Office {
     /// Takes certificates of a peer back and signs the trust domain's next list. Returns their serial numbers.
     ///
     /// # Errors
-    /// If none is meant: it was never issued here, or was taken back before.
+    /// If one was never issued here, or was taken back before.
     pub fn revoke(&self, realm: Realm, serials: &[String], reason: Reason, now: UnixTime) -> Result<()> {
         let register = self.register(realm);
         serials.iter().try_for_each(|serial| register.revoke(serial, reason, now))?;
@@ -168,20 +168,26 @@ impl Office {
     }
 
     /// The serial numbers of the certificates of `peer` that are meant.
+    ///
+    /// # Errors
+    /// If none is: it was never issued here, or is somebody else's, or none of this peer's lives.
     pub fn find(&self, peer: &PeerId, which: &Which, now: UnixTime) -> Result<Vec<String>> {
         let id = self.domain.spiffe_id(peer);
         let entries = self.register(peer.realm()).entries()?;
-        let serials: Vec<String> = match which {
-            Which::File(path) => vec![super::show::Certificate::read(path)?.serial],
-            Which::Serial(serial) => vec![serial.to_ascii_lowercase()],
+        let serial = match which {
+            Which::File(path) => super::show::Certificate::read(path)?.serial,
+            Which::Serial(serial) => serial.to_ascii_lowercase(),
             Which::Peer => {
-                entries.iter().filter(|entry| entry.id == id && entry.lives(now)).map(|e| e.serial.clone()).collect()
+                let living = entries.into_iter().filter(|entry| entry.id == id && entry.lives(now));
+                let serials: Vec<_> = living.map(|entry| entry.serial).collect();
+                return if serials.is_empty() { bail!("no certificate of {id} lives") } else { Ok(serials) };
             }
         };
-        if serials.is_empty() {
-            bail!("no certificate of {id} lives");
+        match entries.into_iter().find(|entry| entry.serial == serial) {
+            None => bail!("no certificate with the serial number {serial} was issued here"),
+            Some(entry) if entry.id != id => bail!("{serial} is of {} and not of {id}", entry.id),
+            Some(entry) => Ok(vec![entry.serial]),
         }
-        Ok(serials)
     }
 
     /// Signs a trust domain's list, if it has none or the one there is has lived half its life.
