@@ -24,7 +24,7 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use time::OffsetDateTime;
-use x509_parser::{extensions::ParsedExtension, prelude::FromDer};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 pub use self::{
     office::{CRL_LIFE, Office, Which, crl_dir},
@@ -78,22 +78,12 @@ impl Authority {
         Ok(Self { realm, domain: domain.clone(), certificate: read(certificate)?, key })
     }
 
-    /// Whether a leaf names this CA's key as its issuer's (RFC 5280 §4.2.1.1). A CA made anew has another key.
-    pub fn issued(&self, leaf: &Path) -> bool {
-        let own = der(&self.certificate).ok().and_then(|der| {
-            key_id(&der, |e| match e {
-                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
-                _ => None,
-            })
-        });
-        let read = fs::read_to_string(leaf).ok().and_then(|pem| der(&pem).ok());
-        let named = read.and_then(|der| {
-            key_id(&der, |e| match e {
-                ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
-                _ => None,
-            })
-        });
-        own.is_some() && own == named
+    /// Whether this CA's key signed a certificate. A CA made anew has another key.
+    pub fn issued(&self, certificate: &Path) -> bool {
+        let read = |path: &Path| fs::read_to_string(path).ok().and_then(|pem| der(&pem).ok());
+        let (Ok(own), Some(other)) = (der(&self.certificate), read(certificate)) else { return false };
+        let (own, other) = (X509Certificate::from_der(&own), X509Certificate::from_der(&other));
+        matches!((own, other), (Ok((_, own)), Ok((_, other))) if other.verify_signature(Some(own.public_key())).is_ok())
     }
 
     /// The CA's own certificate, PEM.
@@ -170,13 +160,8 @@ pub fn expires_at(pem: &Path) -> Result<UnixTime> {
     let context = || pem.display().to_string();
     let bytes = fs::read(pem).with_context(context)?;
     let der = CertificateDer::from_pem_slice(&bytes).with_context(context)?;
-    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(&der).with_context(context)?;
+    let (_, certificate) = X509Certificate::from_der(&der).with_context(context)?;
     Ok(UnixTime::from_secs(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0)))
-}
-
-fn key_id(der: &[u8], of: impl Fn(&ParsedExtension<'_>) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
-    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).ok()?;
-    certificate.extensions().iter().find_map(|extension| of(extension.parsed_extension()))
 }
 
 /// The DER of a PEM certificate.

@@ -101,10 +101,14 @@ proptest! {
     }
 
     #[test]
-    fn a_consent_request_says_what_was_signed(request in request()) {
+    fn a_consent_request_says_what_was_signed_and_a_changed_one_is_refused(
+        request in request(), position in any::<usize>(),
+    ) {
         let (key, now) = (device(), request.issued_at);
-        let read = UnverifiedRequest::parse(&request.sign(&key)).unwrap().verify(key.verifying_key(), now).unwrap();
-        prop_assert_eq!(read, request);
+        let bytes = request.sign(&key);
+        let read = |bytes: &[u8]| UnverifiedRequest::parse(bytes).and_then(|read| read.verify(key.verifying_key(), now));
+        prop_assert_eq!(read(&bytes).unwrap(), request);
+        prop_assert!(read(&flip(&bytes, position)).is_err());
     }
 
     #[test]

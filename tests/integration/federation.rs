@@ -10,7 +10,7 @@ use peer::{
 use proto::{
     contract::{
         federation::{
-            GetPolicyRequest, GetTrustListRequest, Health, ListMembersRequest, WatchMembersRequest,
+            GetPolicyRequest, GetTrustListRequest, Health, ListMembersRequest, WatchMembersRequest, WatchPolicyRequest,
             WatchTrustListRequest, federation_service_client::FederationServiceClient,
         },
         traveler::{ListConsentsRequest, RevokeConsentRequest, traveler_service_client::TravelerServiceClient},
@@ -23,9 +23,9 @@ use proto::{
 };
 use province_stub::seed::Condition;
 use tokio::time::timeout;
-use tonic::transport::Channel;
+use tonic::{Code::ResourceExhausted, transport::Channel};
 
-use crate::sandbox::{Sandbox, member, shared, until, venue};
+use crate::sandbox::{Sandbox, gateway::OwnGateway, member, shared, until, venue, want::want};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -101,7 +101,7 @@ async fn the_board_has_every_member_by_pages() {
 }
 
 #[tokio::test]
-async fn watchers_hear_of_new_lists_and_of_members_that_go() {
+async fn watchers_hear_of_new_documents_and_of_members_that_go() {
     let mut sandbox = Sandbox::start(&["44", "51"]).await;
     let mut client = seen_from(&sandbox, &sandbox.layout().operator(member("44")));
     let held = sandbox.desk.trust().list_edition.version;
@@ -110,9 +110,20 @@ async fn watchers_hear_of_new_lists_and_of_members_that_go() {
     assert_eq!(first.version, held);
     let watch = client.watch_trust_list(WatchTrustListRequest { held_version: held }).await.unwrap();
     let mut watch = watch.into_inner();
+    let held_policy = sandbox.desk.trust().policy_edition.version;
+    let now = client.watch_policy(WatchPolicyRequest { held_version: 0 }).await.unwrap();
+    let first = now.into_inner().message().await.unwrap().expect("the policy there is");
+    assert_eq!((first.version, &first.policy[..]), (held_policy, sandbox.desk.trust().policy_bytes()));
+    let policies = client.watch_policy(WatchPolicyRequest { held_version: held_policy }).await.unwrap();
+    let mut policies = policies.into_inner();
     sandbox.federation.renew().await.unwrap();
+    // Whoever holds the latest hears of the next one first.
     let newer = timeout(PATIENCE, watch.message()).await.expect("in time").unwrap().expect("a newer list");
     assert!(newer.version > held);
+    let newer = timeout(PATIENCE, policies.message()).await.expect("in time").unwrap().expect("a newer policy");
+    assert!(newer.version > held_policy);
+    let (edition, _) = Policy::open(&newer.policy, &sandbox.desk.trust().list.roots).expect("the roots signed it");
+    assert_eq!(edition.version, newer.version);
 
     let mut members = client.watch_members(WatchMembersRequest {}).await.unwrap().into_inner();
     sandbox.federation.stop_node(member("51")).await.unwrap();
@@ -126,8 +137,28 @@ async fn watchers_hear_of_new_lists_and_of_members_that_go() {
         panic!("the watch ended");
     };
     timeout(PATIENCE, gone).await.expect("the board tells of a node that is gone");
-    drop((watch, members));
+    drop((watch, policies, members));
     sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn one_watcher_too_many_is_told_so_and_a_place_that_is_left_is_free() {
+    let sandbox = shared();
+    let gateway = OwnGateway::start(sandbox, |config| config.limits.max_watchers = 1).await;
+    let channel = gateway.channel(sandbox, &sandbox.layout().operator(member("44")));
+    let mut client = FederationServiceClient::new(channel);
+    let watch = client.watch_members(WatchMembersRequest {}).await.expect("the only place").into_inner();
+    let full = want(Reason::Overloaded, ResourceExhausted).from("gateway").with("limit", "watchers").retry();
+    full.check("members", client.watch_members(WatchMembersRequest {}).await);
+    full.check("the trust list", client.watch_trust_list(WatchTrustListRequest { held_version: 0 }).await);
+    full.check("the policy", client.watch_policy(WatchPolicyRequest { held_version: 0 }).await);
+    client.get_policy(GetPolicyRequest {}).await.expect("who does not watch needs no place");
+    drop(watch);
+    until("the place is free", PATIENCE, async || {
+        client.watch_policy(WatchPolicyRequest { held_version: 0 }).await.is_ok()
+    })
+    .await;
+    gateway.stop().await;
 }
 
 #[tokio::test]

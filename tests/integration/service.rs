@@ -24,7 +24,7 @@ use crate::sandbox::{
     START,
     gateway::OwnGateway,
     member, metric,
-    node::{self, FakeNode},
+    node::FakeNode,
     shared, still_serves, until, venue,
     want::{self, Want, want},
     wire::{self, Shown},
@@ -50,18 +50,11 @@ fn overloaded(limit: &str) -> Want {
 async fn gateway_that_waits(
     change: impl FnOnce(&mut gateway::config::Config),
 ) -> (OwnGateway, mpsc::Receiver<()>, FakeNode) {
-    let sandbox = shared();
-    let (asked, word) = mpsc::channel(64);
-    let hung = node::fake(sandbox, &sandbox.layout().node(member("51")), move |_| {
-        let _ = asked.try_send(());
-        None
-    })
-    .await;
-    let gateway = OwnGateway::with_node(sandbox, "51", &hung.address, |config| {
+    OwnGateway::with_hung_node(shared(), member("51"), |config| {
         config.limits.member = Default::default();
         change(config);
-    });
-    (gateway.await, word, hung)
+    })
+    .await
 }
 
 #[tokio::test]

@@ -15,24 +15,33 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 use tonic_types::StatusExt as _;
 
-use crate::sandbox::{Sandbox, member, node, shared, venue, want::is_trace_id};
+use crate::sandbox::{
+    gateway::OwnGateway,
+    member,
+    node::{self, FakeNode},
+    shared, venue,
+    want::is_trace_id,
+};
 
 const STATION: &str = "44/station/guangzhou-south";
 /// Far longer than any answer takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An open stream at the shared federation's gateway.
+/// An open stream at a gateway of the shared federation.
 struct Lane {
     items: mpsc::Sender<RecognizeStreamRequest>,
     answers: Streaming<RecognizeStreamResponse>,
 }
 
 impl Lane {
-    async fn open(sandbox: &Sandbox) -> Self {
-        let standing = sandbox.desk.standing(&sandbox.layout().venue(&venue(STATION))).unwrap();
-        let address = sandbox.desk.gateway_address().unwrap();
+    async fn open() -> Self {
+        Self::open_at(&shared().desk.gateway_address().unwrap()).await
+    }
+
+    async fn open_at(address: &str) -> Self {
+        let standing = shared().desk.standing(&shared().layout().venue(&venue(STATION))).unwrap();
         let limits = peer::dial::DialLimits { connect_timeout: PATIENCE, ..Default::default() };
-        let channel = peer::dial::channel(&standing, &address, peer::verifier::Expected::Gateway, limits).unwrap();
+        let channel = peer::dial::channel(&standing, address, peer::verifier::Expected::Gateway, limits).unwrap();
         let (items, stream) = mpsc::channel(1000);
         let opened = RecognitionServiceClient::new(channel).recognize_stream(ReceiverStream::new(stream)).await;
         Self { items, answers: opened.expect("the stream opens").into_inner() }
@@ -59,6 +68,13 @@ impl Lane {
     }
 }
 
+fn outcome(item: &Item) -> Outcome {
+    match item {
+        Item::Answer(answer) => answer.outcome(),
+        Item::Error(status) => panic!("an error where an answer was due: {status:?}"),
+    }
+}
+
 fn reason(item: &Item) -> (Code, String) {
     match item {
         Item::Answer(answer) => panic!("an answer where an error was due: {:?}", answer.outcome()),
@@ -76,7 +92,7 @@ fn reason(item: &Item) -> (Code, String) {
 #[tokio::test]
 async fn every_item_gets_its_own_answer_and_errors_end_nothing() {
     let sandbox = shared();
-    let mut lane = Lane::open(sandbox).await;
+    let mut lane = Lane::open().await;
     let station = venue(STATION);
     let green = sandbox.green(member("51")).await;
     let red = sandbox.pass(member("41"), Condition::Red, &Default::default()).await;
@@ -108,7 +124,7 @@ async fn every_item_gets_its_own_answer_and_errors_end_nothing() {
 #[tokio::test]
 async fn many_items_are_all_answered_and_the_end_is_the_end() {
     let sandbox = shared();
-    let mut lane = Lane::open(sandbox).await;
+    let mut lane = Lane::open().await;
     let (station, pass) = (venue(STATION), sandbox.green(member("44")).await);
     // More than may be under way at once: the rest waits its turn.
     for number in 0..200 {
@@ -123,39 +139,67 @@ async fn many_items_are_all_answered_and_the_end_is_the_end() {
     assert!(end.expect("no error").is_none(), "after the last item the stream ends");
 }
 
+/// A gateway whose node of 51 hangs until it is let go, a word whenever it was asked, and room for so many items.
+async fn gateway_that_waits(room: usize) -> (OwnGateway, mpsc::Receiver<()>, FakeNode) {
+    OwnGateway::with_hung_node(shared(), member("51"), |config| {
+        let limits = &mut config.limits;
+        limits.max_in_flight_per_stream = room;
+        // Nothing ends what hangs, and nothing is asked twice.
+        limits.server.max_duration = PATIENCE;
+        let member = &mut limits.member;
+        (member.timeout, member.attempt_timeout, member.connect_timeout) = (PATIENCE, PATIENCE, PATIENCE);
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_slow_item_does_not_hold_up_the_others() {
-    let sandbox = Sandbox::start(&["44", "51"]).await;
-    let (station, home) = (venue(STATION), member("51"));
-    let (fast, slow) = (sandbox.green(member("44")).await, sandbox.green(home).await);
-    // A node that accepts and never answers takes the place of 51's.
-    let hung = node::fake(&sandbox, &sandbox.layout().node(home), |_| None).await;
-    let list = sandbox.trust_list_with(sandbox.layout().dir(), |source| {
-        source.members.get_mut("51").expect("51 is a member").endpoints = vec![hung.address.clone()];
-    });
-    assert_eq!(list, sandbox.layout().trust_list());
-    crate::sandbox::until("the gateway follows the list", PATIENCE, async || {
-        let answer = sandbox.at(&station).send(sandbox.request(&station, &slow)).await;
-        answer.is_ok_and(|answer| answer.outcome() == Outcome::HomeUnreachable)
-    })
-    .await;
-    let mut lane = Lane::open(&sandbox).await;
+    let (sandbox, station) = (shared(), venue(STATION));
+    let (gateway, mut asked, hung) = gateway_that_waits(2).await;
+    let (fast, slow) = (sandbox.green(member("44")).await, sandbox.green(member("51")).await);
+    let mut lane = Lane::open_at(&gateway.address).await;
     lane.send("slow", sandbox.request(&station, &slow)).await;
+    asked.recv().await.expect("the slow item's home is asked");
     lane.send("fast", sandbox.request(&station, &fast)).await;
-    let first = lane.next().await;
-    let second = lane.next().await;
-    let order = [first.request_id.as_str(), second.request_id.as_str()];
-    let open_breaker = "slow"; // Its breaker may be open already, and then it is the quicker one.
-    assert!(order == ["fast", "slow"] || order[0] == open_breaker, "answers leave as they are ready: {order:?}");
+    assert_eq!(lane.next().await.request_id, "fast", "answers leave as they are ready");
+    hung.says(|_| node::unknown());
+    let slow = lane.next().await;
+    assert_eq!((slow.request_id.as_str(), outcome(&slow.result.unwrap())), ("slow", Outcome::UnknownTraveler));
     drop(lane);
-    drop(hung);
-    sandbox.stop().await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn so_many_items_of_a_stream_are_under_way_and_no_more() {
+    let (sandbox, station) = (shared(), venue(STATION));
+    let (gateway, mut asked, hung) = gateway_that_waits(2).await;
+    let pass = sandbox.green(member("51")).await;
+    let mut lane = Lane::open_at(&gateway.address).await;
+    for number in 0..5 {
+        lane.send(&format!("n-{number}"), sandbox.request(&station, &pass)).await;
+    }
+    for _ in 0..2 {
+        asked.recv().await.expect("home is asked");
+    }
+    // Other streams have room of their own: what they ask meanwhile overtakes the third item, which is not even read.
+    let mut other = Lane::open_at(&gateway.address).await;
+    for number in 0..5 {
+        let pass = sandbox.green(member("44")).await;
+        other.send(&format!("other-{number}"), sandbox.request(&station, &pass)).await;
+        assert_eq!(outcome(&other.next().await.result.unwrap()), Outcome::Status);
+    }
+    assert!(asked.try_recv().is_err(), "a third item is under way");
+    hung.says(|_| node::unknown());
+    let answers = lane.collect(5).await;
+    assert_eq!(answers.len(), 5, "each id once");
+    assert!(answers.values().all(|item| outcome(item) == Outcome::UnknownTraveler), "what waited is answered too");
+    drop((lane, other));
+    gateway.stop().await;
 }
 
 #[tokio::test]
 async fn a_message_that_is_too_large_ends_the_stream_with_its_reason() {
-    let sandbox = shared();
-    let mut lane = Lane::open(sandbox).await;
+    let mut lane = Lane::open().await;
     lane.send("large", RecognizeRequest { token: vec![0; 5 << 20], ..RecognizeRequest::default() }).await;
     let status = timeout(PATIENCE, lane.answers.message()).await.expect("an end in time").expect_err("an error");
     let info = status.get_details_error_info().expect("it says its reason");

@@ -7,8 +7,9 @@ use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::Status
 use peer::config::{parse_hex, to_hex};
 use proto::{
     contract::recognition::{
-        Freshness, Outcome, RecognizeRequest, RecognizeResponse, freshness::Requirement,
-        recognition_service_client::RecognitionServiceClient,
+        Freshness, Outcome, RecognizeRequest, RecognizeResponse, RecognizeStreamRequest, Source,
+        freshness::Requirement, recognition_service_client::RecognitionServiceClient,
+        recognize_stream_response::Result as Item,
     },
     token::UnverifiedToken,
     venue::VenueId,
@@ -148,10 +149,40 @@ impl Stage {
 }
 
 fn the_only<'a>(exported: &'a Exported, name: &str, service: &str) -> &'a Span {
-    let trace = parse_hex(TRACE).unwrap();
+    the_only_of(exported, TRACE, name, service)
+}
+
+fn the_only_of<'a>(exported: &'a Exported, trace: &str, name: &str, service: &str) -> &'a Span {
+    let trace = parse_hex(trace).unwrap();
     let named: Vec<_> = exported.named(&trace, name).into_iter().filter(|(whose, _)| whose == service).collect();
     let [(_, span)] = named[..] else { panic!("{} spans {name} of {service}", named.len()) };
     span
+}
+
+/// Asks until the answer is one that was held; the trace of that look.
+async fn look_at_what_is_held(channel: &Channel, request: &RecognizeRequest) -> String {
+    let (mut looks, mut trace) = (0, String::new());
+    until("an answer comes from the cache", PATIENCE, async || {
+        looks += 1;
+        trace = format!("{}{looks:04x}", &TRACE[..28]);
+        let answer = ask(channel.clone(), request.clone(), &traceparent(&trace)).await;
+        answer.expect("an answer").into_inner().source() == Source::Cache
+    })
+    .await;
+    trace
+}
+
+/// A look that was answered from what is held: every stage but those at home and on the way there.
+fn assert_from_what_is_held(exported: &Exported, trace: &str) {
+    let exchange = the_only_of(exported, trace, "exchange", "gateway");
+    let of_exchange = ["member", "outcome", "source", "reason"].map(|key| attribute(&exchange.attributes, key));
+    assert_eq!(of_exchange, [Some("51"), Some("status"), Some("cache"), None]);
+    for stage in ["policy", "redemption", "recognition", "record"] {
+        let parent = &the_only_of(exported, trace, stage, "gateway").parent_span_id;
+        assert_eq!(parent, &exchange.span_id, "{stage} of what is held");
+    }
+    let lookups = exported.named(&parse_hex(trace).unwrap(), "lookup");
+    assert!(lookups.is_empty(), "home was asked for what is held");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -160,7 +191,8 @@ async fn one_trace_goes_from_the_caller_to_home() {
     let (sandbox, channel) = (&stage.sandbox, stage.gateway.channel(&stage.sandbox, &station()));
     let good = sandbox.request(&station(), &sandbox.green(member("51")).await);
     still_serves(&stage.gateway.at(sandbox, &station()), &good, "the start").await;
-    // What is held would have no way to home to follow.
+    let held = look_at_what_is_held(&channel, &good).await;
+    // What is held has no way to home to follow.
     let freshness = Some(Freshness { requirement: Some(Requirement::FromHome(true)) });
     let good = RecognizeRequest { freshness, ..good };
     let answer = ask(channel.clone(), good.clone(), &traceparent(TRACE)).await.expect("an answer").into_inner();
@@ -197,6 +229,7 @@ async fn one_trace_goes_from_the_caller_to_home() {
     for stage in ["policy", "status", "statement"] {
         assert_eq!(the_only(&exported, stage, "province-stub").parent_span_id, at_home.span_id, "{stage}");
     }
+    assert_from_what_is_held(&exported, &held);
     let asked = exported.spans.iter().filter(|(_, span)| span.name == "describe").collect::<Vec<_>>();
     let told = |span: &Span| asked.iter().any(|(_, asking)| asking.span_id == span.parent_span_id);
     assert!(exported.spans.iter().any(|(_, span)| span.name == "call" && told(span)), "GetNode names no trace");
@@ -247,6 +280,15 @@ async fn nobody_is_in_what_gateway_and_node_export_or_log() {
         let refused = checkpoint.send(request).await.expect_err(place);
         assert!(is_trace_id(&trace_of(&refused)), "{place}");
     }
+    let channel = stage.gateway.channel(sandbox, &station());
+    until("an item of a stream is answered from the cache", PATIENCE, async || {
+        let item = RecognizeStreamRequest { request_id: NUMBER.into(), request: Some(good.clone()) };
+        let answers = RecognitionServiceClient::new(channel.clone()).recognize_stream(tokio_stream::once(item)).await;
+        let answer = answers.expect("a stream").into_inner().message().await.expect("no error").expect("an answer");
+        assert_eq!(answer.request_id, NUMBER);
+        matches!(answer.result, Some(Item::Answer(answer)) if answer.source() == Source::Cache)
+    })
+    .await;
     let number = traceparent(&format!("{NUMBER:0<32}"));
     ask(stage.gateway.channel(sandbox, &station()), good, &number).await.expect("an answer");
     let collector = &stage.collector;
@@ -258,13 +300,14 @@ async fn nobody_is_in_what_gateway_and_node_export_or_log() {
     for name in ["call", "lookup", "enroll", "issue", "statement"] {
         assert!(names.contains(&("province-stub", name)), "{name}: {names:?}");
     }
+    assert!(names.contains(&("gateway", "item")), "{names:?}");
+    let of_held = |span: &Span| attribute(&span.attributes, "source") == Some("cache");
+    assert!(exported.spans.iter().any(|(_, span)| span.name == "exchange" && of_held(span)), "nothing was held");
     needles.assert_none_in("what was exported", &exported.bytes);
     needles.assert_none_in("the logs", log.as_bytes());
-    let ours = ["call", "exchange", "item", "consent", "policy", "redemption", "lookup", "describe", "statement"];
-    let ours = ours
-        .into_iter()
-        .chain(["cache", "flight", "recognition", "record", "status", "enroll", "issue"])
-        .collect::<BTreeSet<_>>();
+    let ours = ["call", "exchange", "item", "consent", "policy", "redemption", "cache", "flight", "lookup", "describe"];
+    let ours = ours.into_iter().chain(["statement", "recognition", "record", "status", "enroll", "issue"]);
+    let ours = ours.collect::<BTreeSet<_>>();
     let others: Vec<_> = names.iter().filter(|(_, name)| !ours.contains(name)).collect();
     assert!(others.is_empty(), "spans of libraries are exported: {others:?}");
 }

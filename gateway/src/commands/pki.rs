@@ -24,9 +24,9 @@ pub(crate) struct Place {
     /// The directory `pki init` made.
     #[arg(long)]
     dir: PathBuf,
-    /// The federation's domain.
-    #[arg(long, default_value = "tongxing.test")]
-    domain: FederationDomain,
+    /// The federation's domain. The CAs in the directory say it; the first of them is of tongxing.test unless said.
+    #[arg(long)]
+    domain: Option<FederationDomain>,
 }
 
 /// Whom a certificate is for.
@@ -91,21 +91,24 @@ pub(crate) enum Pki {
         /// The directory `pki init` made: shows its registers.
         #[arg(long)]
         dir: Option<PathBuf>,
-        /// The federation's domain.
-        #[arg(long, default_value = "tongxing.test")]
-        domain: FederationDomain,
+        /// The federation's domain. The CAs in the directory say it.
+        #[arg(long, requires = "dir")]
+        domain: Option<FederationDomain>,
     },
-    /// Issue a certificate that takes the place of another: the same names, a fresh key.
+    /// Issue a certificate that takes the place of another: the same names, and a fresh key or the key in a request.
     Renew {
         #[command(flatten)]
         place: Place,
         /// The certificate to follow.
         #[arg(long)]
         cert: PathBuf,
+        /// A request as `sign` takes it: the key never leaves its owner. Without one a fresh key is made here.
+        #[arg(long)]
+        csr: Option<PathBuf>,
         /// Days it lives.
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=398))]
         days: u64,
-        /// Where to write cert.pem and key.pem.
+        /// Where to write: the certificate for a request, else the directory of cert.pem and key.pem.
         #[arg(long)]
         out: PathBuf,
     },
@@ -153,8 +156,8 @@ impl Pki {
                 println!("{}", Certificate::read(&file)?);
                 Ok(())
             }
-            Self::Show { file: None, dir, domain } => show(&Office::new(dir.context("--dir")?, domain), now),
-            Self::Renew { place, cert, days, out } => renew(&place, &cert, days, &out, now),
+            Self::Show { file: None, dir, domain } => show(&Office::open(dir.context("--dir")?, domain.as_ref())?, now),
+            Self::Renew { place, cert, csr, days, out } => renew(&place, &cert, csr.as_deref(), days, &out, now),
             Self::Revoke { place, id, cert, serial, reason } => {
                 let which = match (cert, serial) {
                     (Some(cert), _) => Which::File(cert),
@@ -169,12 +172,14 @@ impl Pki {
 }
 
 impl Place {
-    fn office(&self) -> Office {
-        Office::new(&self.dir, self.domain.clone())
+    fn office(&self) -> Result<Office> {
+        Office::open(&self.dir, self.domain.as_ref())
     }
 
     fn open(&self, id: &str) -> Result<(Office, PeerId)> {
-        Ok((self.office(), self.domain.parse_spiffe_id(id).with_context(|| id.to_owned())?))
+        let office = self.office()?;
+        let peer = office.domain().parse_spiffe_id(id).with_context(|| id.to_owned())?;
+        Ok((office, peer))
     }
 }
 
@@ -202,6 +207,7 @@ fn parse_realms(words: &[String]) -> Result<Vec<Realm>> {
 
 fn init(place: &Place, roots: usize, realms: &[String], now: UnixTime) -> Result<()> {
     let realms = parse_realms(realms)?;
+    let office = Office::begin(&place.dir, place.domain.as_ref())?;
     for number in 1..=roots {
         let path = place.dir.join(format!("roots/root-{number}.key"));
         if !path.exists() {
@@ -210,25 +216,36 @@ fn init(place: &Place, roots: usize, realms: &[String], now: UnixTime) -> Result
         }
         println!("root {number}: {}", documents::key_to_hex(documents::read_root_key(&path)?.verifying_key()));
     }
-    let office = place.office();
     for realm in &realms {
         let authority = office.found(*realm, now)?;
         office.keep_crl(&authority, *realm, now)?;
     }
-    println!("{} CAs under {}", realms.len(), place.dir.join("ca").display());
+    println!("CAs of {} under {}: {}", office.domain(), place.dir.join("ca").display(), realms.len());
     Ok(())
 }
 
 fn sign(place: &Place, holder: &Holder, csr: &Path, out: &Path, now: UnixTime) -> Result<()> {
     let (office, peer) = place.open(&holder.id)?;
-    let text = std::fs::read_to_string(csr).with_context(|| csr.display().to_string())?;
-    let certificate = office.sign(&text, &peer, &holder.dialled_by, now, holder.life());
-    pki::write_public(out, certificate.with_context(|| csr.display().to_string())?.as_bytes())?;
+    sign_request(&office, &peer, csr, &holder.dialled_by, now, holder.life(), out)?;
     println!("{}: {}", holder.id, out.display());
     Ok(())
 }
 
-fn renew(place: &Place, cert: &Path, life: u64, out: &Path, now: UnixTime) -> Result<()> {
+fn sign_request(
+    office: &Office,
+    peer: &PeerId,
+    csr: &Path,
+    dialled_by: &[String],
+    now: UnixTime,
+    life: Duration,
+    out: &Path,
+) -> Result<()> {
+    let text = std::fs::read_to_string(csr).with_context(|| csr.display().to_string())?;
+    let certificate = office.sign(&text, peer, dialled_by, now, life).with_context(|| csr.display().to_string())?;
+    pki::write_public(out, certificate.as_bytes())
+}
+
+fn renew(place: &Place, cert: &Path, csr: Option<&Path>, life: u64, out: &Path, now: UnixTime) -> Result<()> {
     let old = Certificate::read(cert)?;
     let [id] = old.ids.as_slice() else { bail!("{}: it does not have exactly one URI name", cert.display()) };
     let (office, peer) = place.open(id)?;
@@ -239,7 +256,10 @@ fn renew(place: &Place, cert: &Path, life: u64, out: &Path, now: UnixTime) -> Re
     if entries.iter().any(|entry| entry.serial == old.serial && entry.revoked.is_some()) {
         bail!("{}: it was revoked; whoever is to have another one is issued one anew", cert.display());
     }
-    office.issue(&peer, &old.dialled_by, now, days(life))?.write(out)?;
+    match csr {
+        Some(csr) => sign_request(&office, &peer, csr, &old.dialled_by, now, days(life), out)?,
+        None => office.issue(&peer, &old.dialled_by, now, days(life))?.write(out)?,
+    }
     println!("{id}: {}", out.display());
     Ok(())
 }
@@ -272,7 +292,7 @@ fn standing(entry: &Entry, now: UnixTime) -> String {
 }
 
 fn sign_crls(place: &Place, all: bool, now: UnixTime) -> Result<()> {
-    let office = place.office();
+    let office = place.office()?;
     for realm in all_realms() {
         // A directory may have some of the CAs alone: a province has its own.
         let Ok(authority) = office.authority(realm) else { continue };
@@ -282,7 +302,7 @@ fn sign_crls(place: &Place, all: bool, now: UnixTime) -> Result<()> {
             office.keep_crl(&authority, realm, now)?;
         }
         if let Some(crl) = office.read_crl(&authority, realm)? {
-            let name = place.domain.trust_domain(realm);
+            let name = office.domain().trust_domain(realm);
             println!("{name}  number {}  {} revoked  next by {}", crl.number, crl.len(), crl.next_update);
         }
     }

@@ -6,9 +6,12 @@
 //! <dir>/ca/issued/<trust domain>.jsonl     its register
 //! <dir>/crl/<trust domain>.crl             what it has taken back
 //! ```
+//!
+//! The files' names say which federation a directory is of: who opens it need not, and is refused who says another.
 
 use std::{
-    fs,
+    collections::BTreeSet,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,6 +20,7 @@ use anyhow::{Context, Result, bail};
 use peer::revocation::{self, Crl};
 use proto::{
     identity::{FederationDomain, PeerId, Realm},
+    member::Member,
     time::UnixTime,
 };
 use rcgen::{
@@ -32,6 +36,9 @@ use super::{
 
 /// How long a revocation list promises to be the latest.
 pub const CRL_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The federation that a CA is of if nothing says which: the one-machine federation.
+const FIRST_DOMAIN: &str = "tongxing.test";
 
 /// The CAs under a directory.
 #[derive(Clone, Debug)]
@@ -60,6 +67,32 @@ impl Office {
     /// Of a directory and a federation.
     pub fn new(dir: impl Into<PathBuf>, domain: FederationDomain) -> Self {
         Self { dir: dir.into(), domain }
+    }
+
+    /// Of a directory in which there are CAs already, of the federation that they are of.
+    ///
+    /// # Errors
+    /// If there is none, if they are of another federation than `said`, or if they are of several and none is said.
+    pub fn open(dir: impl Into<PathBuf>, said: Option<&FederationDomain>) -> Result<Self> {
+        let dir = dir.into();
+        match domain_of(&dir, said)? {
+            Some(domain) => Ok(Self::new(dir, domain)),
+            None => bail!("{}: there is no CA; gateway pki init makes one", dir.display()),
+        }
+    }
+
+    /// Of a directory in which there may be no CA yet: the first one is of the federation that is said, or of tongxing.test.
+    ///
+    /// # Errors
+    /// As [`Office::open`] has them.
+    pub fn begin(dir: impl Into<PathBuf>, said: Option<&FederationDomain>) -> Result<Self> {
+        let dir = dir.into();
+        let domain = match (domain_of(&dir, said)?, said) {
+            (Some(domain), _) => domain,
+            (None, Some(said)) => said.clone(),
+            (None, None) => FIRST_DOMAIN.parse()?,
+        };
+        Ok(Self::new(dir, domain))
     }
 
     /// The federation's domain.
@@ -127,7 +160,7 @@ impl Office {
     /// Takes certificates of a peer back and signs the trust domain's next list. Returns their serial numbers.
     ///
     /// # Errors
-    /// If none is meant: it was never issued here, or was taken back before.
+    /// If one was never issued here, or was taken back before.
     pub fn revoke(&self, realm: Realm, serials: &[String], reason: Reason, now: UnixTime) -> Result<()> {
         let register = self.register(realm);
         serials.iter().try_for_each(|serial| register.revoke(serial, reason, now))?;
@@ -135,20 +168,26 @@ impl Office {
     }
 
     /// The serial numbers of the certificates of `peer` that are meant.
+    ///
+    /// # Errors
+    /// If none is: it was never issued here, or is somebody else's, or none of this peer's lives.
     pub fn find(&self, peer: &PeerId, which: &Which, now: UnixTime) -> Result<Vec<String>> {
         let id = self.domain.spiffe_id(peer);
         let entries = self.register(peer.realm()).entries()?;
-        let serials: Vec<String> = match which {
-            Which::File(path) => vec![super::show::Certificate::read(path)?.serial],
-            Which::Serial(serial) => vec![serial.to_ascii_lowercase()],
+        let serial = match which {
+            Which::File(path) => super::show::Certificate::read(path)?.serial,
+            Which::Serial(serial) => serial.to_ascii_lowercase(),
             Which::Peer => {
-                entries.iter().filter(|entry| entry.id == id && entry.lives(now)).map(|e| e.serial.clone()).collect()
+                let living = entries.into_iter().filter(|entry| entry.id == id && entry.lives(now));
+                let serials: Vec<_> = living.map(|entry| entry.serial).collect();
+                return if serials.is_empty() { bail!("no certificate of {id} lives") } else { Ok(serials) };
             }
         };
-        if serials.is_empty() {
-            bail!("no certificate of {id} lives");
+        match entries.into_iter().find(|entry| entry.serial == serial) {
+            None => bail!("no certificate with the serial number {serial} was issued here"),
+            Some(entry) if entry.id != id => bail!("{serial} is of {} and not of {id}", entry.id),
+            Some(entry) => Ok(vec![entry.serial]),
         }
-        Ok(serials)
     }
 
     /// Signs a trust domain's list, if it has none or the one there is has lived half its life.
@@ -184,7 +223,7 @@ impl Office {
         let path = self.crl_file(realm);
         let pem = match fs::read(&path) {
             Ok(pem) => pem,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
         let bundle = [super::der(authority.certificate())?];
@@ -199,6 +238,36 @@ impl Office {
     fn note(&self, number: &[u8], peer: &PeerId, now: UnixTime, life: Duration) -> Result<()> {
         self.register(peer.realm()).issued(number, &self.domain.spiffe_id(peer), now, now.plus(life))
     }
+}
+
+/// The federation that the CAs under a directory are of; `None` if there is none.
+fn domain_of(dir: &Path, said: Option<&FederationDomain>) -> Result<Option<FederationDomain>> {
+    let mut found = BTreeSet::new();
+    let files = match fs::read_dir(dir.join("ca")) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| dir.join("ca").display().to_string()),
+    };
+    for file in files {
+        let name = file.with_context(|| dir.display().to_string())?.file_name();
+        found.extend(name.to_str().and_then(named_domain));
+    }
+    let listed = || found.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    match (said.map(ToString::to_string), found.len()) {
+        (_, 0) => Ok(None),
+        (Some(said), _) if !found.contains(&said) => {
+            bail!("{}: the CAs there are of {} and not of {said}", dir.display(), listed())
+        }
+        (None, 2..) => bail!("{}: the CAs there are of {}: --domain says which is meant", dir.display(), listed()),
+        (said, _) => Ok(said.or_else(|| found.first().cloned()).map(|domain| domain.parse()).transpose()?),
+    }
+}
+
+/// The federation's domain in the name of a CA's certificate file.
+fn named_domain(file: &str) -> Option<String> {
+    let (realm, domain) = file.strip_suffix(".pem")?.split_once('.')?;
+    let known = realm == "gateway" || realm.parse::<Member>().is_ok();
+    (known && domain.parse::<FederationDomain>().is_ok()).then(|| domain.to_owned())
 }
 
 fn revoked(entry: &Entry) -> Result<Option<RevokedCertParams>> {

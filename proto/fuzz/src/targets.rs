@@ -4,21 +4,25 @@ use std::sync::OnceLock;
 
 use proto::{
     cbor,
-    consent_request::UnverifiedRequest,
+    consent_request::{ConsentRequest, UnverifiedRequest},
     envelope::{Edition, Roots},
     policy::Policy,
     presentation::Presentation,
     proof::Proof,
     refusal::Object,
     statement::UnverifiedStatement,
+    suite::{Suite, VerifyingKey},
+    time::UnixTime,
     token::{ConsentToken, UnverifiedToken},
     trust::TrustList,
 };
 
-use super::vectors::objects;
+use super::vectors::{objects, test_key};
 
 /// Signatures of all algorithms here are so long; they stand at the end of an object.
 const SIGNATURE: usize = 64;
+/// When the vectors' requests are fresh.
+const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 /// More than any object may have, so that too much is tried as well.
 const MAX: usize = 600 * 1024;
 
@@ -67,11 +71,13 @@ pub fn presentation(data: &[u8]) {
     }
 }
 
-/// A phone's request for a consent.
+/// A phone's request for a consent, of the device whose enrolment the vectors know.
 pub fn consent_request(data: &[u8]) {
     one_encoding(Object::ConsentRequest, data);
-    if let Ok(request) = UnverifiedRequest::parse(data) {
-        let _ = request.device_id();
+    if verified_request(data).is_some() {
+        let signed = signed_part(data);
+        let mut genuine = genuine("consent_request");
+        assert!(genuine.any(|request| signed_part(request) == signed), "nobody signed this request");
     }
 }
 
@@ -112,6 +118,18 @@ fn verified_token(data: &[u8]) -> Option<ConsentToken> {
     let token = UnverifiedToken::parse(data).ok()?;
     let key = trusted().consent_key(token.issuer(), token.kid()).ok()?;
     token.verify(key).ok()
+}
+
+fn verified_request(data: &[u8]) -> Option<ConsentRequest> {
+    static ENROLLED: OnceLock<VerifyingKey> = OnceLock::new();
+    let verified = |data, key: &VerifyingKey| UnverifiedRequest::parse(data).ok()?.verify(key, NOW).ok();
+    let key = ENROLLED.get_or_init(|| {
+        let key = VerifyingKey::new(Suite::Esp256, &test_key("consent_request", "enrollment")).expect("a key");
+        let plain = &objects("consent_request")["consent-request-own"];
+        assert!(verified(plain, &key).is_some(), "by a key that verifies nothing nothing is shown");
+        key
+    });
+    verified(data, key)
 }
 
 /// What a document says must be what one that was signed says: more signatures may follow, also of nobody known.

@@ -20,8 +20,19 @@ pub fn objects(target: &str) -> &'static BTreeMap<String, Vec<u8>> {
     OBJECTS.get(target).expect("the target has vectors")
 }
 
+/// A public key that a target's vectors are signed by.
+pub fn test_key(target: &str, name: &str) -> Vec<u8> {
+    let (_, text) = FILES.iter().find(|(file, _)| *file == target).expect("the target has vectors");
+    let key = &parse(text)["test_keys"][name]["public"];
+    parse_hex(key.as_str().expect("the vectors have this key"))
+}
+
+fn parse(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).expect("a file of vectors is JSON")
+}
+
 fn read(text: &str) -> BTreeMap<String, Vec<u8>> {
-    let file: serde_json::Value = serde_json::from_str(text).expect("a file of vectors is JSON");
+    let file = parse(text);
     let vectors = file["vectors"].as_array().expect("a file of vectors has vectors");
     let read = |vector: &serde_json::Value| {
         let id = vector["id"].as_str().expect("a vector has an id").replace('/', "-");

@@ -8,13 +8,16 @@ use gateway::{
     server::{Gateway, GatewayError},
 };
 use peer::{dial, serve::Listeners, surroundings::Surroundings, verifier::Expected};
-use proto::{time::Clock, venue::VenueId};
+use proto::{member::Member, time::Clock, venue::VenueId};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tongxing::{checkpoint::Checkpoint, layout::Layout};
 
-use super::Sandbox;
+use super::{
+    Sandbox,
+    node::{self, FakeNode},
+};
 
 /// How often it looks at its files: often, so that tests need not wait.
 const RELOAD_EVERY: Duration = Duration::from_millis(20);
@@ -88,6 +91,22 @@ impl OwnGateway {
         })
         .await;
         Self { _trust: Some(trust), ..gateway }
+    }
+
+    /// Starts one for which a member's node hangs, and a word whenever it was asked.
+    pub(crate) async fn with_hung_node(
+        sandbox: &Sandbox,
+        home: Member,
+        change: impl FnOnce(&mut Config),
+    ) -> (Self, mpsc::Receiver<()>, FakeNode) {
+        let (asked, word) = mpsc::channel(64);
+        let hung = node::fake(sandbox, &sandbox.layout().node(home), move |_| {
+            let _ = asked.try_send(());
+            None
+        })
+        .await;
+        let gateway = Self::with_node(sandbox, &home.to_string(), &hung.address, change).await;
+        (gateway, word, hung)
     }
 
     /// A venue of the federation at this gateway.

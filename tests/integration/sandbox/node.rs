@@ -13,30 +13,33 @@ use proto::contract::province::{
     WatchChangesResponse, lookup_response,
     province_service_server::{ProvinceService, ProvinceServiceServer},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap, transport::Server};
 
 use super::Sandbox;
 
-/// What a node says to a lookup; `None` is nothing, ever.
+/// What a node says to a lookup; `None` is nothing, until it says something else.
 type Script = dyn Fn(LookupRequest) -> Option<Result<LookupResponse, Status>> + Send + Sync;
 
 /// Serves until it is dropped.
 pub(crate) struct FakeNode {
     pub(crate) address: String,
-    script: Arc<Mutex<Arc<Script>>>,
+    script: watch::Sender<Arc<Script>>,
     heard: Arc<Mutex<Vec<MetadataMap>>>,
     _serving: DropGuard,
 }
 
 impl FakeNode {
-    /// Says something else from now on.
+    /// Says something else from now on, to those whom it has left waiting too.
     pub(crate) fn says(
         &self,
         script: impl Fn(LookupRequest) -> Option<Result<LookupResponse, Status>> + Send + Sync + 'static,
     ) {
-        *self.script.lock().unwrap() = Arc::new(script);
+        self.script.send_replace(Arc::new(script));
     }
 
     /// The metadata of all lookups so far.
@@ -47,7 +50,7 @@ impl FakeNode {
 
 #[derive(Clone)]
 struct Scripted {
-    script: Arc<Mutex<Arc<Script>>>,
+    script: watch::Sender<Arc<Script>>,
     heard: Arc<Mutex<Vec<MetadataMap>>>,
 }
 
@@ -63,10 +66,13 @@ impl ProvinceService for Scripted {
 
     async fn lookup(&self, request: Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
         self.heard.lock().unwrap().push(request.metadata().clone());
-        let script = self.script.lock().unwrap().clone();
-        match script(request.into_inner()) {
-            Some(answer) => answer.map(Response::new),
-            None => std::future::pending().await,
+        let (mut script, request) = (self.script.subscribe(), request.into_inner());
+        loop {
+            let says = script.borrow_and_update().clone();
+            if let Some(answer) = says(request.clone()) {
+                return answer.map(Response::new);
+            }
+            script.changed().await.expect("the sender is this node's");
         }
     }
 
@@ -96,7 +102,7 @@ pub(crate) async fn fake(
     let limits = AcceptLimits::default();
     let incoming =
         accept(Box::new(listener), standing.trust, standing.credentials, limits, shutdown.clone()).expect("TLS");
-    let script: Arc<Mutex<Arc<Script>>> = Arc::new(Mutex::new(Arc::new(script)));
+    let script = watch::Sender::new(Arc::new(script) as Arc<Script>);
     let heard = Arc::default();
     let scripted = Scripted { script: script.clone(), heard: Arc::clone(&heard) };
     let service = ProvinceServiceServer::new(scripted);

@@ -17,7 +17,10 @@ use peer::{
 };
 use prost::Message as _;
 use proto::{
-    contract::recognition::{RecognizeRequest, recognition_service_client::RecognitionServiceClient},
+    contract::recognition::{
+        Freshness, RecognizeRequest, RecognizeResponse, Source, freshness::Requirement,
+        recognition_service_client::RecognitionServiceClient,
+    },
     member::Member,
     random::SystemRandom,
     refusal::{Refusal, reason_name},
@@ -66,10 +69,14 @@ enum Command {
         /// Its state directory.
         #[arg(long, default_value = ".tongxing")]
         dir: PathBuf,
+        /// Ask for answers straight from home, instead of what is held.
+        #[arg(long)]
+        from_home: bool,
         #[command(flatten)]
         demand: Demand,
     },
-    /// Start gateway, nodes and echo as programs of their own, and ask echo and gateway by turns.
+    /// Start gateway, nodes and echo as programs of their own, and ask echo and gateway by turns, the gateway for answers
+    /// straight from home and for what it holds.
     Compare {
         /// How many rounds of each.
         #[arg(long, default_value_t = 3)]
@@ -131,7 +138,7 @@ fn positive(text: &str) -> Result<f64, String> {
 #[tokio::main]
 async fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Recognize { dir, demand } => recognize(&dir, &demand).await,
+        Command::Recognize { dir, from_home, demand } => recognize(&dir, from_home, &demand).await,
         Command::Compare { rounds, demand } => compare(rounds, &demand).await,
         Command::EchoServer { dir, listen, answer } => echo_server(&dir, listen, &answer).await,
     };
@@ -144,39 +151,47 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn recognize(dir: &Path, demand: &Demand) -> Result<()> {
+async fn recognize(dir: &Path, from_home: bool, demand: &Demand) -> Result<()> {
     let desk = Desk::open(&Layout::new(dir), Arc::new(SystemClock))?;
     let travelers = Arc::new(Travelers::enroll(&desk, &demand.members, demand.tokens).await?);
     let standing = desk.standing(&desk.layout().venue(&demand.venue))?;
-    let asking = Asking::new(&standing, &desk.gateway_address()?, demand)?;
+    let asking = Asking { from_home, ..Asking::new(&standing, &desk.gateway_address()?, demand)? };
     let round = asking.round("recognize", travelers, demand, &mut []).await?;
     say(&round, demand);
     Ok(())
 }
 
-/// Alternates echo and recognition, so that whatever else this machine does meets both.
+/// Alternates echo and both kinds of recognition, so that whatever else this machine does meets both.
 async fn compare(rounds: usize, demand: &Demand) -> Result<()> {
     let temporary = tempfile::Builder::new().prefix("tongxing-load-").tempdir()?;
     let layout = Layout::new(temporary.path());
     let (desk, mut programs) = start(&layout, demand).await?;
     let travelers = Arc::new(Travelers::enroll(&desk, &demand.members, demand.tokens).await?);
     let standing = desk.standing(&desk.layout().venue(&demand.venue))?;
-    let gateway = Asking::new(&standing, &desk.gateway_address()?, demand)?;
+    let cached = Asking::new(&standing, &desk.gateway_address()?, demand)?;
+    let home = Asking { from_home: true, ..cached.clone() };
     let answer = layout.dir().join("answer");
-    std::fs::write(&answer, gateway.answer(travelers.request(0, &demand.venue)).await?)?;
+    std::fs::write(&answer, home.answer(travelers.request(0, &demand.venue)).await?)?;
     let (mut echo_program, address) = start_echo(&layout, &answer).await?;
     let echo = Asking::new(&standing, &address, demand)?;
-    let (mut echoes, mut recognitions) = (Vec::new(), Vec::new());
+    let (mut echoes, mut from_home, mut from_cache) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         let round = echo.round("echo", travelers.clone(), demand, std::slice::from_mut(&mut echo_program)).await?;
         echoes.extend(round.cpu_us.values().copied());
         say(&round, demand);
-        let round = gateway.round("recognize", travelers.clone(), demand, &mut programs).await?;
-        recognitions.extend(round.cpu_us.get("gateway").copied());
-        say(&round, demand);
+        for (what, asking, costs) in [("from home", &home, &mut from_home), ("from cache", &cached, &mut from_cache)] {
+            let round = asking.round(what, travelers.clone(), demand, &mut programs).await?;
+            costs.extend(round.cpu_us.get("gateway").copied());
+            say(&round, demand);
+        }
     }
-    if let (Some(echo), Some(gateway)) = (median(echoes), median(recognitions)) {
-        println!("median CPU: echo {echo:.0} µs, gateway {gateway:.0} µs a request, {:.1} times", gateway / echo);
+    if let (Some(echo), Some(home), Some(cache)) = (median(echoes), median(from_home), median(from_cache)) {
+        let beside = |gateway: f64| format!("{gateway:.0} µs, {:.1} times", gateway / echo);
+        println!(
+            "median CPU a request: echo {echo:.0} µs; gateway from home {}, from cache {}",
+            beside(home),
+            beside(cache)
+        );
     }
     Ok(())
 }
@@ -190,9 +205,12 @@ fn say(round: &Round, demand: &Demand) {
     }
 }
 
-/// Connections to one address.
+/// Connections to one address, and what is asked there.
+#[derive(Clone)]
 struct Asking {
     clients: Vec<RecognitionServiceClient<Channel>>,
+    /// Whether answers are to come straight from home.
+    from_home: bool,
 }
 
 impl Asking {
@@ -206,7 +224,7 @@ impl Asking {
             let channel = dial::channel(standing, &address.to_string(), Expected::Gateway, limits)?;
             Ok(RecognitionServiceClient::new(channel))
         };
-        Ok(Self { clients: (0..demand.connections.max(1)).map(dial).collect::<Result<_>>()? })
+        Ok(Self { clients: (0..demand.connections.max(1)).map(dial).collect::<Result<_>>()?, from_home: false })
     }
 
     /// One real answer's bytes.
@@ -224,11 +242,14 @@ impl Asking {
     ) -> Result<Round> {
         let send = |number: usize| {
             let (mut client, travelers) = (self.clients[number % self.clients.len()].clone(), travelers.clone());
-            let venue = demand.venue.clone();
+            let (venue, from_home) = (demand.venue.clone(), self.from_home);
             async move {
-                let mut request = tonic::Request::new(travelers.request(number, &venue));
+                let requirement = from_home.then_some(Requirement::FromHome(true));
+                let freshness = requirement.map(|requirement| Freshness { requirement: Some(requirement) });
+                let request = RecognizeRequest { freshness, ..travelers.request(number, &venue) };
+                let mut request = tonic::Request::new(request);
                 request.set_timeout(TIMEOUT);
-                client.recognize(request).await.map_or_else(|status| word(&status), |_| "OK".to_owned())
+                client.recognize(request).await.map_or_else(|status| word(&status), |answer| good(answer.get_ref()))
             }
         };
         let times = |lasts| schedule(demand.arrivals, demand.rate, lasts, &SystemRandom);
@@ -242,6 +263,11 @@ impl Asking {
         }
         Ok(round)
     }
+}
+
+/// How a call ended well: with an answer, or with one that was held.
+fn good(answer: &RecognizeResponse) -> String {
+    if answer.source() == Source::Cache { "OK held".to_owned() } else { "OK".to_owned() }
 }
 
 /// How a call that failed ended: its documented reason.

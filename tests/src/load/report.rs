@@ -9,7 +9,7 @@ use super::drive::Driven;
 /// One round.
 #[derive(Clone, Debug, Serialize)]
 pub struct Round {
-    /// What was asked: `recognize` or `echo`.
+    /// What was asked: `recognize`, `from home`, `from cache` or `echo`.
     pub what: String,
     /// Requests due a second.
     pub rate: f64,
@@ -59,7 +59,7 @@ impl Round {
         let ends: Vec<_> = self.ends.iter().map(|(end, count)| format!("{end} {count}")).collect();
         let not_sent = if self.not_sent > 0 { format!(", not sent {}", self.not_sent) } else { String::new() };
         format!(
-            "{:<9} {:>6.0}/s  {}{not_sent}\n          ms  p50 {p50:.2}  p90 {p90:.2}  p99 {p99:.2}  p99.9 {p999:.2}  max {longest:.2}\n          \
+            "{:<10} {:>6.0}/s  {}{not_sent}\n          ms  p50 {p50:.2}  p90 {p90:.2}  p99 {p99:.2}  p99.9 {p999:.2}  max {longest:.2}\n          \
              CPU µs/request  {}   resident MiB  {}",
             self.what,
             self.rate,
