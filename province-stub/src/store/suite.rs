@@ -78,7 +78,7 @@ async fn issue<S: Store>(store: &S, consent: &NewConsent) -> Result<(IssuedToken
 pub(super) async fn event<S: Store>(store: &S) {
     let person = add_person(store, 0).await;
     let issued = issue(store, &consent(person, NOW, Kind::Own)).await.unwrap();
-    store.revoke_consent(issued.cti, Some(person), NOW).await.unwrap();
+    store.revoke_consent(issued.0.cti, Some(person), NOW).await.unwrap();
 }
 
 async fn consents_are_listed_newest_first_and_only_their_travelers<S: Store>(store: S) {
