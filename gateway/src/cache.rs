@@ -6,6 +6,8 @@
 //!
 //! Upholds I7: each member has a cache of its own with its own bound, so that nobody's tokens displace another's.
 
+#[cfg(test)]
+mod figures;
 mod lease;
 mod recent;
 

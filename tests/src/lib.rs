@@ -4,6 +4,7 @@
 //! conformance   cases from files against anybody's node, and a report
 //! certificates  certificates that nobody should believe
 //! forge         signed objects made by hand
+//! freshness     how soon a change is seen, and what is said while programs stand still
 //! load          presentations at a rate, and what it costs to recognise them
 //! wire          connections and messages that no client of ours would make
 //! ```
@@ -11,5 +12,6 @@
 pub mod certificates;
 pub mod conformance;
 pub mod forge;
+pub mod freshness;
 pub mod load;
 pub mod wire;

@@ -7,12 +7,14 @@
 //! travelers   phones with tokens, enrolled at running nodes
 //! echo        a gRPC server that does nothing: the same messages over the same TLS
 //! process     programs started for a measurement, and what they used
+//! programs    a federation's gateway and nodes as such programs
 //! report      what came of a round
 //! ```
 
 pub mod drive;
 pub mod echo;
 pub mod process;
+pub mod programs;
 pub mod report;
 pub mod schedule;
 pub mod travelers;

@@ -24,35 +24,25 @@ use proto::{
     member::Member,
     random::SystemRandom,
     refusal::{Refusal, reason_name},
-    time::{Clock, SystemClock},
+    time::SystemClock,
     venue::VenueId,
 };
 use tests::load::{
     drive::drive,
     echo,
     process::{Program, Used},
+    programs::{self, Programs, Wanted, listening},
     report::{Round, median},
     schedule::{Arrivals, schedule},
     travelers::Travelers,
 };
-use tokio::{
-    net::TcpListener,
-    time::{Instant, sleep},
-};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tongxing::{
-    addresses::{Bound, Ports},
-    desk::Desk,
-    layout::Layout,
-    options::PolicyName,
-    prepare::{Lock, Plan, prepare},
-};
+use tongxing::{desk::Desk, layout::Layout};
 use tonic::{Status, transport::Channel};
 
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the programs have to begin.
-const START: Duration = Duration::from_secs(30);
 
 /// Load at a rate, on this machine.
 #[derive(Parser)]
@@ -275,49 +265,13 @@ fn word(status: &Status) -> String {
     Refusal::reason_of(status).map_or_else(|| format!("{:?}", status.code()), |reason| reason_name(reason).to_owned())
 }
 
-/// A program that was built with this one.
-fn program(name: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let path = own.parent().context("this program is in a directory")?.join(name);
-    if !path.exists() {
-        bail!("{}: build it with the same profile: cargo build -p gateway -p province-stub", path.display());
-    }
-    Ok(path)
-}
-
 /// Prepares a federation and starts its gateway and nodes, each a program of its own.
 async fn start(layout: &Layout, demand: &Demand) -> Result<(Desk, Vec<Program>)> {
     let mut members = demand.members.clone();
     members.push(demand.venue.member());
-    let plan = Plan {
-        members: members.iter().map(Member::to_string).collect(),
-        people: 0,
-        gateways: 1,
-        policy: PolicyName::National,
-        ..Plan::default()
-    };
-    let lock = Lock::take(layout)?;
-    let members = plan.members()?;
-    // Bound to find free ports, and let go for the programs to take.
-    let addresses = Bound::bind(&members, 1, Ports::Any).await?.addresses()?;
-    prepare(layout, &plan, &addresses, SystemClock.now())?;
-    drop(lock);
-    let mut programs = Vec::new();
-    let mut serve = |name: &str, binary: &str, config: PathBuf| -> Result<()> {
-        let config = config.display().to_string();
-        let log = layout.dir().join(format!("{name}.log"));
-        programs.push(Program::start(name, &program(binary)?, &["serve", "--config", &config], &log)?);
-        Ok(())
-    };
-    for member in &members {
-        serve(&format!("node-{member}"), "province-stub", layout.node(*member).join("node.toml"))?;
-    }
-    serve("gateway", "gateway", layout.gateway(1).join("gateway.toml"))?;
-    let desk = Desk::open(layout, Arc::new(SystemClock))?;
-    for address in members.iter().map(|member| desk.node_address(*member)).chain([desk.gateway_address()]) {
-        listening(&address?).await?;
-    }
-    Ok((desk, programs))
+    let desk = programs::ready(layout, &Wanted { members, gateways: 1, gateway_settings: String::new() }).await?;
+    let Programs { gateways, nodes } = Programs::start(&desk).await?;
+    Ok((desk, nodes.into_values().chain(gateways).collect()))
 }
 
 async fn start_echo(layout: &Layout, answer: &Path) -> Result<(Program, String)> {
@@ -327,18 +281,6 @@ async fn start_echo(layout: &Layout, answer: &Path) -> Result<(Program, String)>
     let echo = Program::start("echo", &std::env::current_exe()?, &arguments, &layout.dir().join("echo.log"))?;
     listening(&address).await?;
     Ok((echo, address))
-}
-
-/// Waits until somebody listens.
-async fn listening(address: &str) -> Result<()> {
-    let deadline = Instant::now() + START;
-    while tokio::net::TcpStream::connect(address).await.is_err() {
-        if Instant::now() > deadline {
-            bail!("nobody listens on {address}");
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
 }
 
 async fn echo_server(dir: &Path, listen: SocketAddr, answer: &Path) -> Result<()> {

@@ -1,7 +1,9 @@
-//! Programs started for a measurement, and what each used: processor time of the whole process, from the kernel.
+//! Programs started for a measurement, stopped where they stand and let go on if need be, and what each used: processor
+//! time of the whole process, from the kernel.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _, Write as _},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -50,6 +52,11 @@ impl Program {
         &self.name
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has used.
     ///
     /// # Errors
@@ -65,7 +72,8 @@ impl Program {
 impl Drop for Program {
     /// Asks it to stop, and kills it if it does not: nothing that was started stays behind.
     fn drop(&mut self) {
-        let asked = Command::new("kill").arg(self.child.id().to_string()).status();
+        // What stands still cannot hear; to what does not stand still, going on is nothing.
+        let asked = signal(self.child.id(), "CONT").and_then(|()| signal(self.child.id(), "TERM"));
         let deadline = std::time::Instant::now() + STOP;
         while asked.is_ok() && std::time::Instant::now() < deadline {
             if !matches!(self.child.try_wait(), Ok(None)) {
@@ -77,6 +85,61 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A process that can be stopped where it stands: it does nothing more, and does not know it, until it goes on. It goes on
+/// at the latest when this is dropped.
+#[derive(Debug)]
+pub struct Standstill {
+    id: u32,
+    // Its built-in `kill` is there in a fraction of a millisecond: a program that has to be started for it comes too late
+    // for what has just been acknowledged.
+    shell: Child,
+}
+
+impl Standstill {
+    /// Of a process, which goes on until [`Self::begin`].
+    pub fn of(id: u32) -> io::Result<Self> {
+        let orders = format!("while read -r name; do kill -\"$name\" {id} && echo ok || echo failed; done");
+        let (stdin, stdout) = (Stdio::piped(), Stdio::piped());
+        let shell =
+            Command::new("sh").args(["-c", &orders]).stdin(stdin).stdout(stdout).stderr(Stdio::null()).spawn()?;
+        Ok(Self { id, shell })
+    }
+
+    /// From now on it stands still.
+    pub fn begin(&mut self) -> io::Result<()> {
+        self.send("STOP")
+    }
+
+    /// From now on it goes on.
+    pub fn end(&mut self) -> io::Result<()> {
+        self.send("CONT")
+    }
+
+    fn send(&mut self, name: &str) -> io::Result<()> {
+        let (Some(orders), Some(done)) = (&mut self.shell.stdin, &mut self.shell.stdout) else {
+            return Err(io::Error::other("the shell has no pipes"));
+        };
+        orders.write_all(format!("{name}\n").as_bytes())?;
+        let mut word = [0; 3];
+        done.read_exact(&mut word)?;
+        if &word == b"ok\n" { Ok(()) } else { Err(io::Error::other(format!("no SIG{name} for {}", self.id))) }
+    }
+}
+
+impl Drop for Standstill {
+    fn drop(&mut self) {
+        // Whoever has ended needs it no more.
+        let _ = self.end();
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
+
+fn signal(id: u32, name: &str) -> io::Result<()> {
+    let status = Command::new("kill").args([&format!("-{name}"), &id.to_string()]).stderr(Stdio::null()).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("SIG{name} to {id}: {status}"))) }
 }
 
 /// What a process has used, by its id.
@@ -101,6 +164,12 @@ fn parse(stat: &str, status: &str) -> Option<Used> {
 mod tests {
     use super::*;
 
+    /// `T` of one that stands still.
+    fn state(id: u32) -> Option<char> {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.chars().next()
+    }
+
     #[test]
     fn the_kernels_figures_are_read() {
         let stat = "7 (a (name) x) S 1 7 7 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 1 0 1 1 1 18446744073709551615";
@@ -120,8 +189,14 @@ mod tests {
         let mut running = Program::start("sleep", Path::new("sleep"), &["60"], log.path()).unwrap();
         assert!(running.used().is_ok());
         let id = running.child.id();
+        let mut standstill = Standstill::of(id).unwrap();
+        standstill.begin().unwrap();
+        while state(id) != Some('T') {}
+        standstill.end().unwrap();
+        while state(id) == Some('T') {}
+        standstill.begin().unwrap();
         drop(running);
-        assert!(used(id).is_err(), "it is still there");
+        assert!(used(id).is_err() && standstill.begin().is_err(), "it is still there");
         assert!(Program::start("none", Path::new("/nowhere/none"), &[], log.path()).is_err());
     }
 }
