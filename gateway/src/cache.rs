@@ -32,7 +32,7 @@ use self::{lease::Lease, recent::Recent};
 /// Answers held of one consent at most: one per scope that venues were granted.
 const MAX_PER_CONSENT: usize = 8;
 /// What an entry costs beside its statements, in bytes, measured.
-const ENTRY_OVERHEAD: usize = 320;
+const ENTRY_OVERHEAD: usize = 650;
 /// How long a negative answer is held: long enough for a queue that tries again, short enough to forget.
 const NEGATIVE_LIFE: Duration = Duration::from_secs(2);
 /// When memory is given back at the latest, whatever an entry says; no statement lives longer.

@@ -278,6 +278,7 @@ mod tests {
             ("timeout = \"800ms\"", "timeout = \"100ms\"", "members.attempt_timeout"),
             ("threshold = 1", "threshold = 2", "trust.threshold = 2"),
             ("roots = [\"", "roots = [\"zz", "trust.roots"),
+            ("threshold = 1", "threshold = 1\ngateways = [\"localhost\"]", "trust.gateways = localhost: host:port"),
             ("domain = \"tongxing.test\"", "domain = \"Tongxing\"", "domain = Tongxing"),
         ] {
             let error = config(&[(from, to)]).unwrap_err().to_string();

@@ -18,6 +18,7 @@ use proto::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::board::Board;
@@ -33,14 +34,20 @@ pub(crate) struct Federation {
     trust: Arc<TrustStore>,
     board: Arc<Board>,
     watchers: Arc<Semaphore>,
+    shutdown: CancellationToken,
 }
 
 type Watch<T> = ReceiverStream<Result<T, Status>>;
 
 impl Federation {
-    /// With room for so many watchers.
-    pub(crate) fn new(trust: Arc<TrustStore>, board: Arc<Board>, max_watchers: usize) -> Self {
-        Self { trust, board, watchers: Arc::new(Semaphore::new(max_watchers)) }
+    /// With room for so many watchers, whose streams end with the gateway.
+    pub(crate) fn new(
+        trust: Arc<TrustStore>,
+        board: Arc<Board>,
+        max_watchers: usize,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { trust, board, watchers: Arc::new(Semaphore::new(max_watchers)), shutdown }
     }
 
     fn watcher(&self) -> Result<OwnedSemaphorePermit, Refusal> {
@@ -55,7 +62,7 @@ impl Federation {
         document: impl Fn(&Trust) -> (u64, T) + Send + 'static,
     ) -> Result<Watch<T>, Refusal> {
         let (place, trust) = (self.watcher()?, self.trust.clone());
-        Ok(watch(place, trust.subscribe(), move || {
+        Ok(watch(place, trust.subscribe(), self.shutdown.clone(), move || {
             let (version, message) = document(&trust.current());
             let newer = version > held;
             held = held.max(version);
@@ -64,14 +71,16 @@ impl Federation {
     }
 }
 
-/// Sends a message now and after every change, if there is one to send, until the watcher goes away.
+/// Sends a message now and after every change, if there is one to send, until the watcher goes away or the gateway stops:
+/// a watch ends by nothing else, and the stop would wait for it.
 fn watch<T: Send + 'static>(
     place: OwnedSemaphorePermit,
     mut changed: watch::Receiver<u64>,
+    shutdown: CancellationToken,
     mut message: impl FnMut() -> Option<T> + Send + 'static,
 ) -> Watch<T> {
     let (messages, stream) = mpsc::channel(WAITING);
-    tokio::spawn(async move {
+    let watching = async move {
         let _place = place;
         loop {
             changed.mark_unchanged();
@@ -84,6 +93,12 @@ fn watch<T: Send + 'static>(
                 () = messages.closed() => return,
                 change = changed.changed() => if change.is_err() { return },
             }
+        }
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = watching => {}
         }
     });
     ReceiverStream::new(stream)
@@ -156,7 +171,7 @@ impl FederationService for Federation {
     ) -> Result<Response<Self::WatchMembersStream>, Status> {
         let (place, store, board) = (self.watcher()?, self.trust.clone(), self.board.clone());
         let changed = board.subscribe();
-        Ok(Response::new(watch(place, changed, move || {
+        Ok(Response::new(watch(place, changed, self.shutdown.clone(), move || {
             let trust = store.current();
             let now = store.clock().now();
             let members = trust.list.members.keys().map(|member| describe(*member, &trust.list, &board, now)).collect();

@@ -87,9 +87,9 @@ impl Follower {
     /// Follows for as long as it is polled, beginning anew whenever a stream ends, at the next endpoint.
     pub(crate) async fn run(self) {
         let (mut pause, mut failing, mut behind) = (FIRST_PAUSE, false, 0);
-        for channel in self.channels.iter().cycle() {
+        for (node, channel) in self.channels.iter().enumerate().cycle() {
             let began = Instant::now();
-            let ended = self.stream(channel).await;
+            let ended = self.stream(node, channel).await;
             behind = if matches!(ended, Ended::Behind(_)) { behind + 1 } else { 0 };
             if behind >= self.channels.len() {
                 error!(member = %self.member, %ended, "no node knows what one of them had said: what is known of it is dropped");
@@ -114,9 +114,9 @@ impl Follower {
     }
 
     /// One stream, until it ends.
-    async fn stream(&self, channel: &Channel) -> Ended {
+    async fn stream(&self, node: usize, channel: &Channel) -> Ended {
         match self.open(channel).await {
-            Ok((probes, responses)) => self.read(probes, responses).await,
+            Ok((probes, responses)) => self.read(node, probes, responses).await,
             Err(ended) => ended,
         }
     }
@@ -160,6 +160,7 @@ impl Follower {
 
     async fn read(
         &self,
+        node: usize,
         probes: mpsc::Sender<WatchChangesRequest>,
         mut responses: Streaming<WatchChangesResponse>,
     ) -> Ended {
@@ -180,7 +181,7 @@ impl Follower {
                     messages += 1;
                     self.pauses.at(Point::BeforeApplying).await;
                     let applied = match response {
-                        Ok(Some(response)) => self.apply(response),
+                        Ok(Some(response)) => self.apply(node, response),
                         Ok(None) => return Ended::Closed,
                         Err(status) => return Ended::Status(Box::new(status)),
                     };
@@ -194,11 +195,11 @@ impl Follower {
     }
 
     /// Applies one message; returns how many events it had.
-    fn apply(&self, response: WatchChangesResponse) -> Result<usize, Ended> {
+    fn apply(&self, node: usize, response: WatchChangesResponse) -> Result<usize, Ended> {
         match response.response {
             Some(watch_changes_response::Response::Batch(batch)) => self.apply_batch(batch),
             Some(watch_changes_response::Response::Echo(ProbeEcho { number, head: at })) => {
-                self.home.cache.echo(number, head(at)?)?;
+                self.home.echo(node, number, head(at)?)?;
                 Ok(0)
             }
             Some(watch_changes_response::Response::Opening(_)) => Err(Ended::Contradiction("it begins in its middle")),

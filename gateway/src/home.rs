@@ -32,7 +32,7 @@ use tracing::{Instrument as _, Span, debug, debug_span, field::Empty, instrument
 
 use self::flight::{Boarding, Flights, Leader};
 use crate::{
-    cache::{HeldStatement, Hit, Key, MemberCache, Moment},
+    cache::{Distrust, HeldStatement, Hit, Key, MemberCache, Moment},
     member::{Asked, HomeAnswer, HomeFailure, MemberClient},
     metrics::ExchangeMetrics,
     query::Freshness,
@@ -176,6 +176,16 @@ impl Home {
     /// Numbers a probe that is about to be sent. `None` while too many are without an echo.
     pub(crate) fn probe(&self) -> Option<u64> {
         self.cache.probe(self.moment(), self.client.known_head())
+    }
+
+    /// An echo came from one of its nodes. When it brings the lease back, the node may be asked again, however it failed before.
+    pub(crate) fn echo(&self, node: usize, number: u64, head: LogHead) -> Result<(), Distrust> {
+        let leased = self.cache.is_leased(self.moment());
+        self.cache.echo(number, head)?;
+        if !leased {
+            self.client.note_seen(node);
+        }
+        Ok(())
     }
 
     /// Drops all that is known of the member: it contradicts itself.

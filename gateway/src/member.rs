@@ -303,6 +303,13 @@ impl MemberClient {
         }
     }
 
+    /// One of its nodes has shown by other means that it is there.
+    pub(crate) fn note_seen(&self, node: usize) {
+        if let Some(endpoint) = self.endpoints.get(node) {
+            endpoint.breaker.seen(Instant::now());
+        }
+    }
+
     /// Forgets it: all its nodes say that it never stood there.
     pub(crate) fn forget_head(&self) {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;

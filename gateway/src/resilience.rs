@@ -88,6 +88,13 @@ impl CircuitBreaker {
         *self.lock() = State::default();
     }
 
+    /// The endpoint has shown by other means that it is there: a probe may go now.
+    pub(crate) fn seen(&self, now: Instant) {
+        if let State::Open { until, .. } = &mut *self.lock() {
+            *until = now;
+        }
+    }
+
     /// The call was not. Calls that were under way when the breaker tripped say nothing new.
     pub(crate) fn failed(&self, leave: Leave, now: Instant) {
         let mut state = self.lock();
@@ -138,7 +145,12 @@ mod tests {
         breaker.failed(Leave::Probe, later);
         assert_eq!(breaker.leave(later + CircuitBreaker::FIRST_PAUSE), None, "the pause has doubled");
         assert_eq!(breaker.leave(later + 2 * CircuitBreaker::FIRST_PAUSE), Some(Leave::Probe));
+        breaker.failed(Leave::Probe, later);
+        breaker.seen(later);
+        assert_eq!(breaker.leave(later), Some(Leave::Probe), "it was seen by other means");
+        assert_eq!(breaker.leave(later), None, "one probe at a time still");
         breaker.succeeded();
+        breaker.seen(later);
         assert_eq!(breaker.leave(later), Some(Leave::Usual));
         assert_eq!(pause(99), CircuitBreaker::LONGEST_PAUSE);
     }

@@ -172,7 +172,7 @@ impl Gateway {
         };
         let recognition =
             RecognitionServiceServer::new(recognition).max_decoding_message_size(server.max_request_bytes);
-        let federation = Federation::new(standing.trust.clone(), board, limits.max_watchers);
+        let federation = Federation::new(standing.trust.clone(), board, limits.max_watchers, shutdown.clone());
         let federation = FederationServiceServer::new(federation).max_decoding_message_size(server.max_request_bytes);
         let service = Service {
             routes: GrpcRoutes::new(recognition).add_service(federation),

@@ -185,6 +185,7 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_named_with_its_key_and_mend() {
+        let nine = ["\"localhost:7443\""; 9].join(", ");
         for (from, to, named) in [
             ("member = \"44\"", "member = \"99\"", "member = 99: not the two-digit code"),
             ("name = \"1\"", "name = \"A\"", "name = A: 1 or more of a-z"),
@@ -198,6 +199,11 @@ mod tests {
             ("max_duration = \"2s\"", "max_duration = \"5x\"", "5x"),
             ("threshold = 1", "threshold = 2", "trust.threshold = 2"),
             ("roots = [\"", "roots = [\"zz", "trust.roots"),
+            (
+                "threshold = 1",
+                &format!("threshold = 1\ngateways = [{nine}]"),
+                "trust.gateways = 9 addresses: at most 8",
+            ),
         ] {
             let error = config(&[(from, to)]).unwrap_err().to_string();
             assert!(error.contains(named), "{named} in {error}");

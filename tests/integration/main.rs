@@ -8,6 +8,7 @@ mod connections;
 mod consents;
 mod examples;
 mod federation;
+mod follow;
 mod identity;
 mod last_known;
 mod load;

@@ -147,6 +147,8 @@ fn reopened(sandbox: &Sandbox, dir: &Path) -> Result<(), Refusal> {
 async fn reopened_node(sandbox: &Sandbox, dir: &Path) -> Result<(), Refusal> {
     let mut config = NodeConfig::read(&sandbox.layout().node(member("51")).join("node.toml")).unwrap();
     (config.trust.list, config.trust.policy) = (dir.join("trust-list.cose"), dir.join("policy.cose"));
+    // By its files alone.
+    config.trust.gateways.clear();
     config.data_dir = dir.join("node");
     config.trust.held = Some(config.data_dir.join("held"));
     match Node::open(config, Surroundings::by(sandbox.clock.clone())).await {

@@ -5,6 +5,7 @@
 //! sandbox       federations: one that tests share, and ones of their own for those that stop nodes or move clocks
 //! gateway       one more gateway at such a federation, with bounds, files or a clock of its own
 //! node          a node that answers as a test says: hung, lying, somebody else's
+//! documents     a node with trust files of its own, and a gateway that hands on whatever a test gives it
 //! device        a phone whose every key and message the test can see
 //! forge         signed objects that nobody should believe
 //! certificates  certificates that nobody should believe
@@ -21,6 +22,7 @@ pub(crate) mod cases;
 pub(crate) mod certificates;
 pub(crate) mod collector;
 pub(crate) mod device;
+pub(crate) mod documents;
 pub(crate) mod forge;
 pub(crate) mod gateway;
 pub(crate) mod log;
@@ -38,7 +40,7 @@ use std::{
     time::Duration,
 };
 
-use ::gateway::documents::{self, TrustSource};
+use ::gateway::documents::{TrustSource, read_root_key, sign_policy, sign_trust_list};
 use proto::{
     contract::recognition::{Outcome, RecognizeRequest, RecognizeResponse, freshness::Requirement},
     envelope::MAX_LIFE,
@@ -228,7 +230,7 @@ impl Sandbox {
         if !out.exists() {
             fs::copy(self.layout().trust_list(), &out).unwrap();
         }
-        documents::sign_trust_list(&source, &self.roots(), &out, self.now(), MAX_LIFE).expect("the roots sign");
+        sign_trust_list(&source, &self.roots(), &out, self.now(), MAX_LIFE).expect("the roots sign");
         out
     }
 
@@ -242,13 +244,13 @@ impl Sandbox {
         }
         let trusted = &self.desk.trust().list.roots;
         let toml = toml.replacen(from, to, 1);
-        documents::sign_policy(&toml, &roots, trusted, &out, self.now(), MAX_LIFE).expect("the roots sign");
+        sign_policy(&toml, &roots, trusted, &out, self.now(), MAX_LIFE).expect("the roots sign");
         out
     }
 
     /// The private keys of the roots.
     pub(crate) fn roots(&self) -> Vec<SigningKey> {
-        (1..=3).map(|number| documents::read_root_key(&self.layout().root(number)).unwrap()).collect()
+        (1..=3).map(|number| read_root_key(&self.layout().root(number)).unwrap()).collect()
     }
 }
 

@@ -57,6 +57,7 @@ impl Desk {
             domain: layout.domain(),
             held: None,
             crls: Some(layout.crls()),
+            gateways: Vec::new(),
         };
         let Surroundings { clock, network, .. } = surroundings;
         Ok(Self { layout: layout.clone(), prepared, trust: TrustStore::open(files, clock)?, network })

@@ -16,6 +16,7 @@ use gateway::{
     pki::{self, Authority, Certificate, LEAF_LIFE, Office},
 };
 use peer::{
+    config::MAX_GATEWAYS,
     credentials::{CredentialFiles, Credentials},
     files,
 };
@@ -332,12 +333,14 @@ fn write_configurations(
     roots: &[String],
 ) -> Result<()> {
     let common = |up: &str| {
-        let roots = roots.iter().map(|root| format!("\"{root}\"")).collect::<Vec<_>>().join(", ");
+        let roots = quoted(roots.iter().map(String::as_str));
         format!(
             "\n[identity]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\n[trust]\nlist = \"{up}trust-list.cose\"\n\
              policy = \"{up}policy.cose\"\ncrls = \"{up}crl\"\nroots = [{roots}]\nthreshold = {THRESHOLD}\n"
         )
     };
+    // The nodes hear of new editions from the gateway as well, as in a federation whose parts are apart.
+    let gateways = quoted(addresses.gateways.iter().take(MAX_GATEWAYS).map(|pair| pair.public.as_str()));
     let listens = |public: &str, private: SocketAddr| {
         format!("domain = \"{DOMAIN}\"\nlisten = \"{public}\"\nprivate_listen = \"{private}\"\ndata_dir = \"data\"\n")
     };
@@ -351,11 +354,16 @@ fn write_configurations(
             plan.external(*member)?.map_or_else(|| pair.public.clone(), |external| external.listen().to_string());
         let keys = "\n[keys]\nconsent = \"consent.key\"\nstatement = \"statement.key\"\nsecret = \"secret.key\"\nsealing = \"sealing.key\"\n";
         let text = format!(
-            "member = \"{member}\"\nname = \"1\"\n{}{}{keys}",
+            "member = \"{member}\"\nname = \"1\"\n{}{}gateways = [{gateways}]\n{keys}",
             listens(&listen, pair.private),
             common("../../")
         );
         pki::write_public(&layout.node(*member).join("node.toml"), text.as_bytes())?;
     }
     Ok(())
+}
+
+/// The inside of a TOML array of texts.
+fn quoted<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    texts.map(|text| format!("\"{text}\"")).collect::<Vec<_>>().join(", ")
 }

@@ -11,6 +11,7 @@ use proto::{
     random::SystemRandom,
     statement::{Dose, Status, TestResult, UnverifiedStatement},
     suite::{SigningKey, Suite},
+    time::UnixTime,
 };
 
 use super::*;
@@ -21,11 +22,15 @@ const MIB: u64 = 1 << 20;
 /// Nothing that is put in here reaches it.
 const ROOMY: u64 = 1 << 40;
 
+fn now() -> Moment {
+    Moment { instant: Instant::now(), time: NOW }
+}
+
 /// A cache under a lease, at change 10.
 fn leased(max_bytes: u64) -> MemberCache {
     let cache = MemberCache::new(max_bytes);
     cache.open(HEAD, false).unwrap();
-    let probe = cache.probe(Instant::now()).unwrap();
+    let probe = cache.probe(now(), None).unwrap();
     cache.echo(probe, HEAD).unwrap();
     cache
 }
@@ -67,19 +72,20 @@ fn signed() -> HeldStatement {
     let signer = SigningKey::generate(Suite::Ed25519);
     let bytes = status.sign(&signer);
     let statement = UnverifiedStatement::parse(&bytes).unwrap().verify(signer.verifying_key()).unwrap();
-    HeldStatement { bytes, statement }
+    HeldStatement { bytes, kid: signer.verifying_key().kid(), statement }
 }
 
 fn fill(cache: &MemberCache, signed: &HeldStatement, numbers: std::ops::Range<u64>) {
     for number in numbers {
-        let copy = HeldStatement { bytes: signed.bytes.clone(), statement: signed.statement.clone() };
-        cache.insert(&key(number), HEAD, Some(Arc::new(copy)), NOW);
+        let (bytes, statement) = (signed.bytes.clone(), signed.statement.clone());
+        let copy = HeldStatement { bytes, kid: signed.kid, statement };
+        cache.insert(&key(number), HEAD, Some(Arc::new(copy)), now());
     }
     cache.entries.load().run_pending_tasks();
 }
 
 fn is_held(cache: &MemberCache, number: u64) -> bool {
-    cache.last_known(&key(number), NOW).is_some()
+    cache.last_known(&key(number), now()).is_some()
 }
 
 /// Memory of this process that is resident, in bytes.

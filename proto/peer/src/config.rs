@@ -13,7 +13,7 @@ use proto::{
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::{credentials::CredentialFiles, trust::TrustFiles};
+use crate::{credentials::CredentialFiles, dial, trust::TrustFiles};
 
 /// A configuration that cannot be used. Programs exit with 64 on it.
 #[derive(Debug, Error)]
@@ -63,7 +63,13 @@ pub struct TrustSection {
     /// The directory with the CAs' revocation lists, `<trust domain>.crl`, PEM. Without it nothing is revoked.
     #[serde(default)]
     pub crls: Option<PathBuf>,
+    /// The gateways that tell of newer editions, `host:port`. Without one the files alone count.
+    #[serde(default)]
+    pub gateways: Vec<String>,
 }
+
+/// How many gateways may be named to follow.
+pub const MAX_GATEWAYS: usize = 8;
 
 /// `[identity]`: this program's own certificate and key, PEM.
 #[derive(Clone, Debug, Deserialize)]
@@ -116,6 +122,13 @@ impl TrustSection {
         let keys = keys.collect::<Result<Vec<_>, _>>()?;
         let roots = Roots::new(self.threshold, keys)
             .ok_or_else(|| wrong(config, "trust.threshold", self.threshold, "1 to the number of distinct roots"))?;
+        if let Some(address) = self.gateways.iter().find(|address| !dial::is_address(address)) {
+            return Err(wrong(config, "trust.gateways", address, "host:port"));
+        }
+        if self.gateways.len() > MAX_GATEWAYS {
+            let mend = format!("at most {MAX_GATEWAYS} addresses");
+            return Err(wrong(config, "trust.gateways", format!("{} addresses", self.gateways.len()), mend));
+        }
         Ok(TrustFiles {
             list: relative_to(config, &self.list),
             policy: relative_to(config, &self.policy),
@@ -123,6 +136,7 @@ impl TrustSection {
             domain: domain.clone(),
             held: Some(held),
             crls: self.crls.as_ref().map(|dir| relative_to(config, dir)),
+            gateways: self.gateways.clone(),
         })
     }
 }

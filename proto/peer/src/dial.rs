@@ -18,7 +18,7 @@ use rustls::{
     client::{Resumption, danger::ServerCertVerifier as _},
     version::TLS13,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::watch,
@@ -119,13 +119,25 @@ pub fn watched_channel(
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
+/// Whether a text is `host:port`: a name or an address that a certificate can have, and a port from 1.
+pub fn is_address(text: &str) -> bool {
+    let is_named = text.rsplit_once(':').is_some_and(|(host, port)| {
+        server_name(host).is_ok() && port.parse::<u16>().is_ok_and(|number| number > 0 && number.to_string() == port)
+    });
+    is_named && format!("http://{text}").parse::<Uri>().is_ok()
+}
+
+/// What a certificate must say of a host; an IPv6 address stands in brackets.
+fn server_name(host: &str) -> Result<ServerName<'static>, InvalidDnsNameError> {
+    ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+}
+
 async fn connect(standing: &Standing, address: &str, expected: Expected) -> io::Result<TrustedStream> {
     // From here on every change of trust is seen by this connection.
     let changed = standing.trust.subscribe();
     let config = client_config(standing, expected).map_err(io::Error::other)?;
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let name = ServerName::try_from(host).map_err(io::Error::other)?;
+    let name = server_name(host).map_err(io::Error::other)?;
     let socket = standing.network.connect(address).await?;
     let stream = TlsConnector::from(Arc::new(config)).connect(name.clone(), socket).await?;
     Ok(TrustedStream { stream, standing: standing.clone(), expected, name, changed })
@@ -214,5 +226,23 @@ impl AsyncWrite for TrustedStream {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for good in ["127.0.0.1:7443", "localhost:1", "gateway.tongxing.test:65535", "[::1]:7443"] {
+            assert!(is_address(good), "{good}");
+        }
+        for wrong in
+            ["", "localhost", ":7443", "localhost:0", "localhost:07443", "localhost:65536", "::1:7443", "a b:1"]
+        {
+            assert!(!is_address(wrong), "{wrong}");
+        }
+        assert!(!is_address("http://localhost:7443") && !is_address("localhost:7443/x"));
     }
 }

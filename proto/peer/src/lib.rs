@@ -5,6 +5,7 @@
 //! ```text
 //! surroundings  what a program takes from its machine: time, randomness, the network
 //! trust         the trust list and the policy it holds, checked, reloaded, failing closed
+//! follow        newer editions of both, as a gateway tells of them
 //! credentials   its own certificate and key, reloaded
 //! verifier      the peer's certificate: SPIFFE id → that trust domain's bundle → delegate
 //! accept        the accept loop: handshakes in tasks of their own, connections closed when trust ends
@@ -29,6 +30,7 @@ pub mod credentials;
 pub mod dial;
 pub mod edge;
 pub mod files;
+mod follow;
 pub mod health;
 pub mod limits;
 pub mod metrics;

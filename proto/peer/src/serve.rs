@@ -1,5 +1,5 @@
-//! One server: its routes with health and reflection behind the edge, its private listener, its files followed while it
-//! runs, and an end that is in time.
+//! One server: its routes with health and reflection behind the edge, its private listener, its files and the gateways
+//! followed while it runs, and an end that is in time.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -14,6 +14,7 @@ use crate::{
     accept::{GRACE, accept},
     credentials::Credentials,
     edge::Edge,
+    follow::follow_gateways,
     health::Impaired,
     limits::ServerLimits,
     metrics::Metrics,
@@ -123,7 +124,8 @@ pub async fn serve(
         stopped.clone(),
     );
     let private = tokio::spawn(private);
-    let follow = tokio::spawn(follow_files(standing, service.limits.reload_every, shutdown.clone()));
+    let gateways = tokio::spawn(follow_gateways(standing.clone(), shutdown.clone()));
+    let files = tokio::spawn(follow_files(standing, service.limits.reload_every, shutdown.clone()));
     let server = Server::builder()
         .max_concurrent_streams(service.limits.max_streams_per_connection)
         .http2_max_header_list_size(HEADER_LIST_BYTES)
@@ -142,7 +144,8 @@ pub async fn serve(
     shutdown.cancel();
     stopped.cancel();
     let (private, ()) = tokio::join!(timeout(Duration::from_secs(1), private), metrics.close());
-    follow.abort();
+    gateways.abort();
+    files.abort();
     health.abort();
     ended?;
     match private {

@@ -1,13 +1,20 @@
-//! The trust list and the policy a program holds: read from files, verified, replaced while running.
+//! The trust list and the policy a program holds: read from files, heard of from a gateway, verified, replaced while running.
 //!
 //! An older edition than the one held is refused, also after a restart: what was accepted is kept in the data directory.
 //! What has expired is worth nothing: [`TrustStore::usable`] fails closed.
+//!
+//! Where a program follows a gateway beside its files (`follow`) the newest valid edition counts, whichever way it
+//! came: a file that is older is then not somebody's attempt to go back, but one that nobody has renewed yet.
+
+mod document;
+mod held;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    fs,
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-    sync::Arc,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use arc_swap::ArcSwap;
@@ -15,14 +22,18 @@ use proto::{
     envelope::{EXPIRY_ALARM, Edition, Roots},
     identity::FederationDomain,
     policy::Policy,
-    refusal::{Object, Reason, Refusal},
+    refusal::{Reason, Refusal},
     time::{Clock, UnixTime},
     trust::TrustList,
 };
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::{files, revocation::Revocations};
+use self::{
+    document::{Documents, verify},
+    held::Held,
+};
+use crate::revocation::Revocations;
 
 /// Where the documents are and by whom they must be signed.
 #[derive(Clone, Debug)]
@@ -39,6 +50,8 @@ pub struct TrustFiles {
     pub held: Option<PathBuf>,
     /// The directory with the CAs' revocation lists. `None` revokes nothing.
     pub crls: Option<PathBuf>,
+    /// The gateways that tell of newer editions, `host:port`. Without one the files alone count.
+    pub gateways: Vec<String>,
 }
 
 /// One consistent pair of trust list and policy.
@@ -54,7 +67,7 @@ pub struct Trust {
     pub policy_edition: Edition,
     /// The certificates that CAs have taken back.
     pub revocations: Revocations,
-    /// Both as they were read and verified.
+    /// Both as they came and were verified.
     bytes: (Vec<u8>, Vec<u8>),
     /// Rises whenever either is replaced. What was verified under another generation is verified anew.
     pub generation: u64,
@@ -79,6 +92,19 @@ pub enum TrustError {
         /// Why.
         refusal: Refusal,
     },
+    /// A document that a gateway handed on is refused.
+    #[error("{0}")]
+    Offered(Refusal),
+}
+
+impl TrustError {
+    /// Why a document is refused, if it is.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::File { .. } => None,
+            Self::Refused { refusal, .. } | Self::Offered(refusal) => Some(refusal),
+        }
+    }
 }
 
 /// The trust a program holds. Cheap to read, replaced as a whole.
@@ -88,19 +114,21 @@ pub struct TrustStore {
     clock: Arc<dyn Clock>,
     current: ArcSwap<Trust>,
     changed: watch::Sender<u64>,
+    /// Held by whoever replaces what is held: files and gateways are followed at once.
+    replacing: Mutex<()>,
 }
 
 impl TrustStore {
     /// Reads and verifies both documents.
     pub fn open(files: TrustFiles, clock: Arc<dyn Clock>) -> Result<Arc<Self>, TrustError> {
-        let held = match &files.held {
-            Some(dir) => read_held(dir, &files)?,
-            None => None,
-        };
-        let trust = read(&files, held.as_ref(), 0, clock.now())?;
-        keep(&files, &trust)?;
+        let held = Held::read(&files)?;
+        let now = clock.now();
+        let documents = Documents::read(&files, held.as_ref(), now)?;
+        let trust = verify(&files, held.as_ref(), documents, 0, now)?;
+        held::keep(&files, &trust)?;
         let (changed, _) = watch::channel(trust.generation);
-        Ok(Arc::new(Self { files, clock, current: ArcSwap::from_pointee(trust), changed }))
+        let (current, replacing) = (ArcSwap::from_pointee(trust), Mutex::default());
+        Ok(Arc::new(Self { files, clock, current, changed, replacing }))
     }
 
     /// What is held, expired or not.
@@ -117,10 +145,14 @@ impl TrustStore {
 
     /// Reads the files again; whatever is refused leaves what is held in place. Returns whether anything was replaced.
     pub fn reload(&self) -> Result<bool, TrustError> {
+        let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let held = self.current();
         let (generation, now) = (held.generation + 1, self.clock.now());
-        let trust = match read(&self.files, Some(&Held::from(&*held)), generation, now) {
-            Ok(trust) => trust,
+        let kept = Held::from(&*held);
+        let read = Documents::read(&self.files, Some(&kept), now)
+            .and_then(|documents| verify(&self.files, Some(&kept), documents, generation, now));
+        match read {
+            Ok(trust) => self.take(&held, trust),
             Err(error) => {
                 // What a CA has taken back does not wait for a document that is refused.
                 let dir = self.files.crls.as_deref();
@@ -128,18 +160,44 @@ impl TrustStore {
                 if revocations != held.revocations {
                     self.replace(Trust { revocations, generation, ..Trust::clone(&held) });
                 }
-                return Err(error);
+                Err(error)
             }
-        };
+        }
+    }
+
+    /// Takes up what a gateway hands on: a trust list, a policy, or both, which count together or one alone. They are
+    /// verified as files are, and whatever is refused leaves what is held in place. Returns whether anything was replaced.
+    ///
+    /// # Errors
+    /// The refusal of one of the two; the other has been taken if it is good without it.
+    pub fn offer(&self, list: Option<Vec<u8>>, policy: Option<Vec<u8>>) -> Result<bool, TrustError> {
+        let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let both = list.is_some() && policy.is_some();
+        let taken = self.take_offered(list.clone(), policy.clone());
+        if both && taken.is_err() && self.take_offered(list, None).is_err() {
+            // What is said is what was wrong with the two of them.
+            let _ = self.take_offered(None, policy);
+        }
+        taken
+    }
+
+    fn take_offered(&self, list: Option<Vec<u8>>, policy: Option<Vec<u8>>) -> Result<bool, TrustError> {
+        let held = self.current();
+        let kept = Held::from(&*held);
+        let documents = Documents::offered(list, policy, &held);
+        self.take(&held, verify(&self.files, Some(&kept), documents, held.generation + 1, self.clock.now())?)
+    }
+
+    fn take(&self, held: &Trust, trust: Trust) -> Result<bool, TrustError> {
         if trust.bytes == held.bytes && trust.revocations == held.revocations {
             return Ok(false);
         }
         if trust.bytes == held.bytes {
             // Nor for a disk that takes nothing: an older list could then come back after a restart, and is said.
             self.replace(trust.clone());
-            return keep(&self.files, &trust).map(|()| true);
+            return held::keep(&self.files, &trust).map(|()| true);
         }
-        keep(&self.files, &trust)?;
+        held::keep(&self.files, &trust)?;
         self.replace(trust);
         Ok(true)
     }
@@ -160,6 +218,11 @@ impl TrustStore {
         &self.files.domain
     }
 
+    /// The gateways that tell of newer editions, `host:port`.
+    pub fn gateways(&self) -> &[String] {
+        &self.files.gateways
+    }
+
     /// The clock that documents and certificates are judged by.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
@@ -167,12 +230,12 @@ impl TrustStore {
 }
 
 impl Trust {
-    /// The signed trust list, as it was read.
+    /// The signed trust list, as it came.
     pub fn list_bytes(&self) -> &[u8] {
         &self.bytes.0
     }
 
-    /// The signed policy, as it was read.
+    /// The signed policy, as it came.
     pub fn policy_bytes(&self) -> &[u8] {
         &self.bytes.1
     }
@@ -186,110 +249,4 @@ impl Trust {
     pub fn expires_soon(&self, now: UnixTime) -> bool {
         now.plus(EXPIRY_ALARM) >= self.expires_at()
     }
-}
-
-fn read(files: &TrustFiles, held: Option<&Held>, generation: u64, now: UnixTime) -> Result<Trust, TrustError> {
-    let (list_bytes, list_edition, list) = read_document(&files.list, Object::TrustList, now, |bytes| {
-        // The list held says who may sign the next: roots that it retired have no word any more, pinned or not.
-        let (edition, list) = TrustList::open(bytes, held.map_or(&files.roots, |held| &held.roots))?;
-        if list.domain != files.domain {
-            return Err(Refusal::malformed(Object::TrustList, "it is of another federation"));
-        }
-        check_version(Object::TrustList, edition, bytes, held.map(|held| &held.list))?;
-        Ok((edition, list))
-    })?;
-    let (policy_bytes, policy_edition, policy) = read_document(&files.policy, Object::Policy, now, |bytes| {
-        let (edition, policy) = Policy::open(bytes, &list.roots)?;
-        check_version(Object::Policy, edition, bytes, held.and_then(|held| held.policy.as_ref()))?;
-        Ok((edition, policy))
-    })?;
-    let nothing = Revocations::default();
-    let held_revocations = held.map_or(&nothing, |held| &held.revocations);
-    let revocations = Revocations::read(files.crls.as_deref(), held_revocations, &list, now);
-    let bytes = (list_bytes, policy_bytes);
-    Ok(Trust { list, list_edition, policy, policy_edition, revocations, bytes, generation })
-}
-
-fn check_version(object: Object, edition: Edition, bytes: &[u8], held: Option<&(u64, Vec<u8>)>) -> Result<(), Refusal> {
-    held.map_or(Ok(()), |(version, held)| edition.check_successor(object, bytes, *version, held))
-}
-
-fn read_document<T>(
-    path: &Path,
-    object: Object,
-    now: UnixTime,
-    open: impl Fn(&[u8]) -> Result<(Edition, T), Refusal>,
-) -> Result<(Vec<u8>, Edition, T), TrustError> {
-    let bytes = fs::read(path).map_err(|error| TrustError::File { path: path.into(), error })?;
-    let checked = open(&bytes).and_then(|(edition, content)| {
-        edition.check_time(object, now)?;
-        Ok((edition, content))
-    });
-    match checked {
-        Ok((edition, content)) => Ok((bytes, edition, content)),
-        Err(refusal) => Err(TrustError::Refused { path: path.into(), refusal }),
-    }
-}
-
-const HELD_LIST: &str = "trust-list.cose";
-const HELD_POLICY: &str = "policy.cose";
-const HELD_REVOCATIONS: &str = "revocations.pem";
-
-/// What was accepted before: the next list must be signed by its roots, and neither document may go backwards.
-struct Held {
-    roots: Roots,
-    list: (u64, Vec<u8>),
-    policy: Option<(u64, Vec<u8>)>,
-    revocations: Revocations,
-}
-
-impl From<&Trust> for Held {
-    fn from(trust: &Trust) -> Self {
-        Self {
-            roots: trust.list.roots.clone(),
-            list: (trust.list_edition.version, trust.bytes.0.clone()),
-            policy: Some((trust.policy_edition.version, trust.bytes.1.clone())),
-            revocations: trust.revocations.clone(),
-        }
-    }
-}
-
-/// What this program accepted before it stopped. The list is opened by its own roots: nobody else writes to its directory,
-/// and it may have been signed by roots that configuration never knew. Its age does not matter, only its version and roots.
-fn read_held(dir: &Path, files: &TrustFiles) -> Result<Option<Held>, TrustError> {
-    let (list_path, policy_path) = (dir.join(HELD_LIST), dir.join(HELD_POLICY));
-    if !list_path.exists() {
-        return Ok(None);
-    }
-    let read = |path: &Path| fs::read(path).map_err(|error| TrustError::File { path: path.into(), error });
-    let list = read(&list_path)?;
-    let opened = TrustList::open_held(&list).map_err(|refusal| TrustError::Refused { path: list_path, refusal })?;
-    if opened.1.domain != files.domain {
-        return Ok(None);
-    }
-    // A policy that the list's roots did not sign is from before this list: a stop came between the two.
-    let policy = if policy_path.exists() { Some(read(&policy_path)?) } else { None };
-    let policy = policy.and_then(|bytes| Some((Policy::open(&bytes, &opened.1.roots).ok()?.0.version, bytes)));
-    let revocations = fs::read_to_string(dir.join(HELD_REVOCATIONS)).unwrap_or_default();
-    let revocations = Revocations::from_kept(&revocations, &opened.1);
-    Ok(Some(Held { roots: opened.1.roots, list: (opened.0.version, list), policy, revocations }))
-}
-
-/// Keeps what was verified, byte for byte, by atomic rename.
-fn keep(trust_files: &TrustFiles, trust: &Trust) -> Result<(), TrustError> {
-    let Some(dir) = &trust_files.held else { return Ok(()) };
-    let write = |name: &str, bytes: &[u8]| {
-        let (partial, path) = (dir.join(format!("{name}.partial")), dir.join(name));
-        let written = || -> io::Result<()> {
-            files::create_private_dir(dir)?;
-            let mut file = fs::File::create(&partial)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&partial, &path)
-        };
-        written().map_err(|error| TrustError::File { path: path.clone(), error })
-    };
-    write(HELD_LIST, &trust.bytes.0)?;
-    write(HELD_POLICY, &trust.bytes.1)?;
-    write(HELD_REVOCATIONS, trust.revocations.to_kept(&trust.list.domain).as_bytes())
 }

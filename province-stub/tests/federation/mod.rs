@@ -145,7 +145,15 @@ impl Federation {
 
     fn trust(&self, held: Option<PathBuf>) -> TrustFiles {
         let (list, policy) = (self.path("trust"), self.path("policy"));
-        TrustFiles { list, policy, roots: self.list.roots.clone(), domain: self.domain.clone(), held, crls: None }
+        TrustFiles {
+            list,
+            policy,
+            roots: self.list.roots.clone(),
+            domain: self.domain.clone(),
+            held,
+            crls: None,
+            gateways: vec![],
+        }
     }
 
     /// The configuration of the node under test.

@@ -60,13 +60,23 @@ impl OwnGateway {
 
     /// Starts one by another clock.
     pub(crate) async fn start_by(sandbox: &Sandbox, clock: Arc<dyn Clock>, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_at(sandbox, clock, "127.0.0.1:0", change).await
+    }
+
+    /// Starts one at an address that peers know already.
+    pub(crate) async fn start_at(
+        sandbox: &Sandbox,
+        clock: Arc<dyn Clock>,
+        address: &str,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut config = config(sandbox.layout(), dir.path().join("data"));
         change(&mut config);
         let data_dir = config.data_dir.clone();
         let gateway = open(config, clock).expect("the gateway opens");
-        let bind = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let listeners = Listeners::new(bind().await, bind().await);
+        let bind = async |address| TcpListener::bind(address).await.expect("a free port");
+        let listeners = Listeners::new(bind(address).await, bind("127.0.0.1:0").await);
         let address = listeners.public.local_addr().unwrap().to_string();
         let private = listeners.private.local_addr().unwrap().to_string();
         let shutdown = CancellationToken::new();

@@ -117,7 +117,7 @@ impl Program {
 }
 
 /// An address that was free a moment ago.
-async fn free_address() -> String {
+pub(crate) async fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     listener.local_addr().unwrap().to_string()
 }
