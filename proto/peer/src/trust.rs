@@ -12,9 +12,9 @@ mod held;
 mod tests;
 
 use std::{
-    io,
+    fs, io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use arc_swap::ArcSwap;
@@ -115,7 +115,14 @@ pub struct TrustStore {
     current: ArcSwap<Trust>,
     changed: watch::Sender<u64>,
     /// Held by whoever replaces what is held: files and gateways are followed at once.
-    replacing: Mutex<()>,
+    replacing: Mutex<OnDisk>,
+}
+
+/// Whether what is held is kept for the next start too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnDisk {
+    Current,
+    Behind,
 }
 
 impl TrustStore {
@@ -127,7 +134,7 @@ impl TrustStore {
         let trust = verify(&files, held.as_ref(), documents, 0, now)?;
         held::keep(&files, &trust)?;
         let (changed, _) = watch::channel(trust.generation);
-        let (current, replacing) = (ArcSwap::from_pointee(trust), Mutex::default());
+        let (current, replacing) = (ArcSwap::from_pointee(trust), Mutex::new(OnDisk::Current));
         Ok(Arc::new(Self { files, clock, current, changed, replacing }))
     }
 
@@ -143,17 +150,30 @@ impl TrustStore {
         if now >= trust.expires_at() { Err(Refusal::new(Reason::TrustExpired)) } else { Ok(trust) }
     }
 
-    /// Reads the files again; whatever is refused leaves what is held in place. Returns whether anything was replaced.
+    /// Reads the files again; whatever is refused leaves what is held in place, and a document is not refused for the other's
+    /// sake. Returns whether anything was replaced.
+    ///
+    /// # Errors
+    /// The first refusal. And if what is held cannot be kept: it counts all the same, since a key that was removed must not
+    /// be believed for the want of a disk, but an older list could come back after a restart.
     pub fn reload(&self) -> Result<bool, TrustError> {
-        let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut disk = self.lock();
         let held = self.current();
         let (generation, now) = (held.generation + 1, self.clock.now());
         let kept = Held::from(&*held);
         let read = Documents::read(&self.files, Some(&kept), now)
             .and_then(|documents| verify(&self.files, Some(&kept), documents, generation, now));
         match read {
-            Ok(trust) => self.take(&held, trust),
+            Ok(trust) => self.take(&held, trust, &mut disk),
             Err(error) => {
+                if let Ok(list) = fs::read(&self.files.list) {
+                    let _ = self.take_offered(Some(list), None, &mut disk);
+                }
+                if let Ok(policy) = fs::read(&self.files.policy) {
+                    let _ = self.take_offered(None, Some(policy), &mut disk);
+                }
+                let held = self.current();
+                let generation = held.generation + 1;
                 // What a CA has taken back does not wait for a document that is refused.
                 let dir = self.files.crls.as_deref();
                 let revocations = Revocations::read(dir, &held.revocations, &held.list, now);
@@ -171,35 +191,44 @@ impl TrustStore {
     /// # Errors
     /// The refusal of one of the two; the other has been taken if it is good without it.
     pub fn offer(&self, list: Option<Vec<u8>>, policy: Option<Vec<u8>>) -> Result<bool, TrustError> {
-        let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut disk = self.lock();
         let both = list.is_some() && policy.is_some();
-        let taken = self.take_offered(list.clone(), policy.clone());
-        if both && taken.is_err() && self.take_offered(list, None).is_err() {
+        let taken = self.take_offered(list.clone(), policy.clone(), &mut disk);
+        if both && taken.is_err() && self.take_offered(list, None, &mut disk).is_err() {
             // What is said is what was wrong with the two of them.
-            let _ = self.take_offered(None, policy);
+            let _ = self.take_offered(None, policy, &mut disk);
         }
         taken
     }
 
-    fn take_offered(&self, list: Option<Vec<u8>>, policy: Option<Vec<u8>>) -> Result<bool, TrustError> {
+    fn take_offered(
+        &self,
+        list: Option<Vec<u8>>,
+        policy: Option<Vec<u8>>,
+        disk: &mut OnDisk,
+    ) -> Result<bool, TrustError> {
         let held = self.current();
-        let kept = Held::from(&*held);
+        let before = Held::from(&*held);
         let documents = Documents::offered(list, policy, &held);
-        self.take(&held, verify(&self.files, Some(&kept), documents, held.generation + 1, self.clock.now())?)
+        let trust = verify(&self.files, Some(&before), documents, held.generation + 1, self.clock.now())?;
+        self.take(&held, trust, disk)
     }
 
-    fn take(&self, held: &Trust, trust: Trust) -> Result<bool, TrustError> {
-        if trust.bytes == held.bytes && trust.revocations == held.revocations {
-            return Ok(false);
-        }
-        if trust.bytes == held.bytes {
-            // Nor for a disk that takes nothing: an older list could then come back after a restart, and is said.
+    fn take(&self, held: &Trust, trust: Trust, disk: &mut OnDisk) -> Result<bool, TrustError> {
+        let is_new = trust.bytes != held.bytes || trust.revocations != held.revocations;
+        if is_new {
+            *disk = OnDisk::Behind;
             self.replace(trust.clone());
-            return held::keep(&self.files, &trust).map(|()| true);
         }
-        held::keep(&self.files, &trust)?;
-        self.replace(trust);
-        Ok(true)
+        if *disk == OnDisk::Behind {
+            held::keep(&self.files, &trust)?;
+            *disk = OnDisk::Current;
+        }
+        Ok(is_new)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, OnDisk> {
+        self.replacing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn replace(&self, trust: Trust) {

@@ -259,16 +259,24 @@ fn without_a_gateway_an_older_file_is_refused_while_running() {
     let store = fixture.open().unwrap();
     fixture.write(&fixture.list(1), &fixture.policy(3));
     assert_eq!(reason(store.reload()), Reason::VersionRolledBack);
-    assert_eq!(held(&store), (2, 2));
+    assert_eq!(held(&store), (2, 3), "the policy is not refused for the list's sake");
+    fixture.write(&fixture.list(4), b"no policy");
+    assert!(store.reload().is_err());
+    assert_eq!(held(&store), (4, 3), "nor the list for the policy's");
 }
 
 #[test]
-fn what_cannot_be_kept_is_not_taken() {
+fn what_cannot_be_kept_counts_is_said_and_is_kept_later() {
     let fixture = Fixture::new();
     let store = fixture.open().unwrap();
     let kept = fixture.files().held.unwrap();
     fs::remove_dir_all(&kept).unwrap();
     fs::write(&kept, "no directory").unwrap();
     assert!(matches!(store.offer(Some(fixture.list(2)), None), Err(TrustError::File { .. })));
-    assert_eq!(held(&store), (1, 1));
+    assert_eq!(held(&store), (2, 1));
+    assert!(matches!(store.reload(), Err(TrustError::File { .. })), "said again while it is so");
+    fs::remove_file(&kept).unwrap();
+    assert!(!store.reload().unwrap());
+    drop(store);
+    assert_eq!(held(&fixture.open().unwrap()), (2, 1));
 }
