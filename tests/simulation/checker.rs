@@ -160,3 +160,6 @@ impl Ask {
         matches!(&self.answer, Answer::Told(told) if told.source == Some(source))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,7 +69,7 @@ impl Totals {
     pub(crate) fn too_few(&self, seeds: u64) -> Vec<String> {
         let enough = EVENTS.iter().map(|(kind, per_seed)| (*kind, per_seed * seeds));
         let enough = enough.chain(FAULTS.iter().map(|kind| (*kind, seeds.div_ceil(20))));
-        let of = |kind| self.events.get(kind).or_else(|| self.faults.get(kind)).copied().unwrap_or_default();
+        let of = |kind: &str| self.events.get(kind).or_else(|| self.faults.get(kind)).copied().unwrap_or_default();
         let few = enough.filter(|(kind, enough)| of(kind) < *enough);
         few.map(|(kind, enough)| format!("{} {kind}, at least {enough} are wanted", of(kind))).collect()
     }
