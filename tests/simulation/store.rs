@@ -161,7 +161,7 @@ impl Store for Endpoint {
         request: &RequestKey,
         device: &NewDevice,
         limit: u32,
-    ) -> Result<DeviceId, StoreError> {
+    ) -> Result<(DeviceId, LogHead), StoreError> {
         wait(self.store()?.enroll_device(request, device, limit))
     }
 
@@ -175,10 +175,10 @@ impl Store for Endpoint {
         consent: &NewConsent,
         limit: u32,
         random: &dyn Random,
-    ) -> Result<IssuedToken, StoreError> {
+    ) -> Result<(IssuedToken, LogHead), StoreError> {
         let store = self.store()?;
         let issued = wait(store.issue_consent(request, consent, limit, random))?;
-        self.committed(&store, Some(issued.cti))?;
+        self.committed(&store, Some(issued.0.cti))?;
         Ok(issued)
     }
 
@@ -252,10 +252,6 @@ impl Store for Endpoint {
 
     async fn sweep(&self, now: UnixTime) -> Result<u64, StoreError> {
         wait(self.store()?.sweep(now))
-    }
-
-    async fn witness(&self) -> Result<(), StoreError> {
-        wait(self.store()?.witness())
     }
 
     async fn close(&self) {}
