@@ -12,8 +12,12 @@ use anyhow::{Context as _, Result};
 use fastrand::Rng;
 use peer::surroundings::{Blocking, Pauses, Surroundings};
 use proto::{
-    contract::assignment::{SetCodeRequest, assignment_service_client::AssignmentServiceClient},
+    contract::{
+        assignment::{SetCodeRequest, assignment_service_client::AssignmentServiceClient},
+        recognition::freshness::Requirement,
+    },
     refusal::{Reason, Refusal},
+    statement::LogHead,
     terms::Purpose,
     time::Clock,
 };
@@ -28,7 +32,7 @@ use tonic::{Status, transport::Channel};
 use crate::{
     clock::{SeededRandom, SkewedClock, now},
     faults::{HEALED, LAST_LOOKS, Scenario, millis},
-    history::{Answer, Ask, At, Change, Event, Last, PassId, Recorder, Rule, Value, Write},
+    history::{Answer, Ask, At, Change, Event, Last, PassId, Recorder, Rule, Value, Wanted, Write},
     network::Simulated,
     world::{GATEWAYS, Roster, Shown, Template, address, home, venues},
 };
@@ -55,6 +59,8 @@ pub(crate) struct Stage {
     pub(crate) recorder: Recorder,
     /// How often each gateway was started.
     pub(crate) incarnations: Arc<[AtomicU32; 2]>,
+    /// Where home's log stood behind the latest change.
+    pub(crate) latest: Arc<Mutex<Option<LogHead>>>,
 }
 
 /// The tokens that are shown, by their numbers.
@@ -113,11 +119,12 @@ impl Venues {
         sleep(OPENED).await;
         while now() < LAST_LOOKS - PATIENCE {
             let busy = now() < HEALED + Duration::from_secs(1);
-            sleep(if busy { millis(&mut rng, 20, 60) } else { millis(&mut rng, 250, 500) }).await;
+            sleep(if busy { millis(&mut rng, 30, 80) } else { millis(&mut rng, 400, 900) }).await;
             let count = self.passes().len();
             // Half of all who come are few, and come again and again.
             let pass = if rng.bool() { rng.usize(0..4) } else { rng.usize(0..count) };
-            tokio::spawn(self.clone().ask(rng.usize(0..2), venue, pass, Last::No));
+            let wanted = self.want(&mut rng);
+            tokio::spawn(self.clone().ask(rng.usize(0..2), venue, pass, wanted, Last::No));
         }
     }
 
@@ -126,20 +133,37 @@ impl Venues {
         let count = self.passes().len();
         for last in [Last::First, Last::Second] {
             for pass in 0..count {
-                tokio::join!(self.clone().ask(0, 0, pass, last), self.clone().ask(1, 0, pass, last));
+                let look = |gateway| self.clone().ask(gateway, 0, pass, Wanted::Default, last);
+                tokio::join!(look(0), look(1));
             }
         }
     }
 
-    async fn ask(self, gateway: usize, venue: usize, pass: PassId, last: Last) {
+    /// One in five wants something special.
+    fn want(&self, rng: &mut Rng) -> Wanted {
+        let latest = *self.stage.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        match (rng.u8(0..16), latest) {
+            (0..=1, _) => Wanted::FromHome,
+            (2, Some(latest)) => Wanted::AtLeast(latest),
+            _ => Wanted::Default,
+        }
+    }
+
+    async fn ask(self, gateway: usize, venue: usize, pass: PassId, wanted: Wanted, last: Last) {
         let shown = self.passes()[pass].clone();
         let incarnation = || self.stage.incarnations[gateway].load(Ordering::Relaxed);
         let (then, sent) = (incarnation(), now());
         let checkpoint = &self.checkpoints[gateway][venue];
-        let answered = timeout(PATIENCE, checkpoint.show(&shown.presentations[venue], Purpose::Entry)).await;
+        let requirement = match wanted {
+            Wanted::Default => None,
+            Wanted::AtLeast(head) => Some(Requirement::AtLeastAsFresh(head.to_change_token(home()))),
+            Wanted::FromHome => Some(Requirement::FromHome(true)),
+        };
+        let showing = checkpoint.show_as_fresh(&shown.presentations[venue], Purpose::Entry, requirement);
+        let answered = timeout(PATIENCE, showing).await;
         let answer = answered.map_or_else(|_| Answer::Failed("no answer".into()), Answer::of);
         let incarnations = (then, incarnation());
-        let ask = Ask { gateway, incarnations, pass, sent, received: now(), answer, last };
+        let ask = Ask { gateway, incarnations, pass, wanted, sent, received: now(), answer, last };
         self.stage.recorder.note(Event::Ask(ask));
     }
 
@@ -229,7 +253,11 @@ impl Operator {
         let began = now();
         loop {
             match timeout(ATTEMPT, self.client.set_code(request.clone())).await {
-                Ok(Ok(_)) => break,
+                Ok(Ok(response)) => {
+                    let head = LogHead::from_change_token(&response.into_inner().change_token).map(|(_, head)| head);
+                    *self.stage.latest.lock().unwrap_or_else(PoisonError::into_inner) = head;
+                    break;
+                }
                 Ok(Err(status)) => check_retryable(&status)?,
                 Err(_) => {}
             }

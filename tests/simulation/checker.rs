@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `STALE` (I4) | What is told was in force a second before it was asked, or later, and had begun before it was told |
 //! | `STALE_CACHE` (I4) | What comes from the cache was in force a second before it was told, or later |
-//! | `BACKWARDS` (I4) | One start of a gateway never goes back within a log: who asks after another was told is told no less |
+//! | `BACKWARDS` (I4) | What one start of a gateway has from home is no older than what it told before; nothing is as of before it was signed |
+//! | `FRESHNESS` | Who asks for something as fresh as a place in the log is told nothing before it; who asks for home's word is told nothing that was held |
 //! | `OPEN` (I5) | A gate opens for a green alone, and for what home signed |
 //! | `WRONG` (I3, I5) | Nobody is told what home did not sign, or what has no place in this federation |
 //! | `LIVENESS` | Once all has healed everybody is told what is right, at both gateways, and the second time from the cache |
@@ -14,10 +15,10 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use proto::{contract::recognition::Source, statement::LogHead};
+use proto::contract::recognition::Source;
 
 use crate::{
-    history::{Answer, Ask, At3, Event, Last, Told, Value},
+    history::{Answer, Ask, At3, Event, Last, Told, Value, Wanted},
     registers::{Registers, Setup},
 };
 
@@ -80,6 +81,15 @@ impl Checker {
         if told.pass && (told.value != Value::Green || told.signed_at.is_none()) {
             self.say("OPEN", ask, "the gate opens for no green of home's");
         }
+        let fresh = match (ask.wanted, told.head) {
+            (Wanted::Default, _) | (Wanted::AtLeast(_), None) => true,
+            // After a restore nothing compares.
+            (Wanted::AtLeast(least), Some(head)) => head.epoch != least.epoch || head.seq >= least.seq,
+            (Wanted::FromHome, _) => told.source != Some(Source::Cache),
+        };
+        if !fresh {
+            self.say("FRESHNESS", ask, "it is not what was asked for");
+        }
         let since = ask.sent.saturating_sub(FRESH);
         if !self.registers.allow(ask.pass, told.value, since, ask.received) {
             let stood = self.registers.describe(ask.pass, since, ask.received);
@@ -117,47 +127,35 @@ impl Checker {
         let mut came = by_received.into_iter().peekable();
         for ask in by_sent {
             while let Some(earlier) = came.next_if(|earlier| earlier.received < ask.sent) {
-                let Some((place, seq)) = place(earlier) else { continue };
-                let from_cache = earlier.is_from(Source::Cache).then_some(Place { held: true, ..place });
-                for place in [Some(place), from_cache].into_iter().flatten() {
-                    let before = highest.entry(place).or_insert((seq, earlier));
-                    *before = if before.0 < seq { (seq, earlier) } else { *before };
-                }
+                // What nobody signed is nobody's word on where the log stands.
+                let Some((place, told)) = place(earlier).filter(|(_, told)| told.value != Value::Nothing) else {
+                    continue;
+                };
+                let seq = told.head.map_or(0, |head| head.seq);
+                let before = highest.entry(place).or_insert((seq, earlier));
+                *before = if before.0 < seq { (seq, earlier) } else { *before };
             }
-            let Some((place, seq)) = place(ask) else { continue };
-            let place = Place { held: !ask.is_from(Source::Home), ..place };
-            if let Some((_, earlier)) = highest.get(&place).filter(|(before, _)| *before > seq) {
+            let Some((place, Told { head: Some(head), source, signed_at, .. })) = place(ask) else { continue };
+            if signed_at.is_some_and(|signed| signed.epoch != head.epoch || signed.seq > head.seq) {
+                self.say("BACKWARDS", ask, "it was signed later");
+            }
+            let before = highest.get(&place).filter(|(before, _)| *before > head.seq);
+            if let Some((_, earlier)) = before.filter(|_| *source == Some(Source::Home)) {
                 self.say("BACKWARDS", ask, format!("more was told before: {}", Event::Ask(Ask::clone(earlier))));
             }
         }
     }
 }
 
-/// Whose log, as one start of a gateway sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    gateway: usize,
-    incarnation: u32,
-    epoch: [u8; 16],
-    /// Whether among what is held, whose position follows the change stream: home itself may be ahead of that, and what has
-    /// no statement may come from either.
-    held: bool,
-}
+/// Whose log, as one start of a gateway sees it: gateway, start, epoch.
+type Place = (usize, u32, [u8; 16]);
 
 /// Where an answer stands in whose log.
-fn place(ask: &Ask) -> Option<(Place, u64)> {
+fn place(ask: &Ask) -> Option<(Place, &Told)> {
     let (then, now) = ask.incarnations;
     match &ask.answer {
-        Answer::Told(Told { head: Some(LogHead { epoch, seq }), .. }) if then == now => {
-            Some((Place { gateway: ask.gateway, incarnation: then, epoch: *epoch, held: false }, *seq))
-        }
+        Answer::Told(told) if then == now => Some(((ask.gateway, then, told.head?.epoch), told)),
         _ => None,
-    }
-}
-
-impl Ask {
-    fn is_from(&self, source: Source) -> bool {
-        matches!(&self.answer, Answer::Told(told) if told.source == Some(source))
     }
 }
 

@@ -10,9 +10,9 @@ use crate::{history::At, pauses::Pause};
 /// Nothing goes wrong before this.
 const CALM_UNTIL: At = Duration::from_millis(1_500);
 /// And nothing after this: everything heals, and nobody changes anything any more.
-pub(crate) const HEALED: At = Duration::from_secs(13);
+pub(crate) const HEALED: At = Duration::from_secs(12);
 /// The last looks: every breaker and every pause between two attempts is over.
-pub(crate) const LAST_LOOKS: At = Duration::from_millis(24_000);
+pub(crate) const LAST_LOOKS: At = Duration::from_millis(22_000);
 
 /// The link between a gateway and one of home's endpoints, both from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +68,10 @@ pub(crate) struct Scenario {
     pub(crate) skews: ([i64; 2], [i64; 2]),
     /// How far the second endpoint is behind.
     pub(crate) lag: Duration,
-    /// How much each gateway may hold, if that is next to nothing.
+    /// Whether the gateways wait long for home, so that lookups are under way while much happens.
+    pub(crate) patient: bool,
+    /// How much each gateway may hold, if that is next to nothing. What it gives up then goes by the real time, so that such
+    /// a seed does not replay to the last answer.
     pub(crate) cache_bytes: Option<u64>,
     /// When each gateway is stopped between two steps.
     pub(crate) pauses: [Vec<Pause>; 2],
@@ -88,15 +91,19 @@ impl Scenario {
         let skews = ([skew(), skew()], [skew(), skew()]);
         // A copy that is further behind than a second is no danger while the change stream says so.
         let deep = seed % 6 == 5;
+        let patient = seed % 4 == 2 && !deep;
         let lag = match seed % 3 {
             _ if deep => millis(&mut rng, 900, 3_000),
             0 => Duration::ZERO,
+            // Who joins a lookup gets what was read up to half a second before, and that of a copy that is behind.
+            _ if patient => millis(&mut rng, 200, 450),
             _ => millis(&mut rng, 1, 900),
         };
         let mut scenario = Self {
             seed,
             skews,
             lag,
+            patient,
             cache_bytes: (seed % 8 == 7).then_some(6_000),
             pauses: [Vec::new(), Vec::new()],
             actions: Vec::new(),
@@ -106,6 +113,9 @@ impl Scenario {
         scenario.count("clock skew");
         if !scenario.lag.is_zero() {
             scenario.count(if deep { "deep lag" } else { "lag" });
+        }
+        if patient {
+            scenario.count("patience");
         }
         if scenario.cache_bytes.is_some() {
             scenario.count("tiny cache");
@@ -184,7 +194,21 @@ impl Scenario {
                 Point::BeforeRecording => "pause before recording",
             });
             self.pauses[gateway].push(Pause { point, from, until });
+            if point == Point::BeforeApplying && rng.bool() {
+                self.draw_cut(rng, gateway, from..until);
+            }
             from = until + millis(rng, 2_000, 8_000);
+        }
+    }
+
+    /// What was read before a pause is applied after it, and what comes behind that does not come any more.
+    fn draw_cut(&mut self, rng: &mut Rng, gateway: usize, pause: std::ops::Range<At>) {
+        self.count("cut in a pause");
+        let (at, until) = (pause.start + millis(rng, 150, 300), pause.end + millis(rng, 200, 1_500));
+        let fault = if rng.bool() { LinkFault::Partition } else { LinkFault::Hold };
+        for node in 0..2 {
+            self.actions.push((at, Action::Break(Link { gateway, node }, fault)));
+            self.actions.push((until.min(HEALED), Action::Heal(Link { gateway, node })));
         }
     }
 
@@ -194,7 +218,7 @@ impl Scenario {
             if rng.f64() < 0.4 {
                 continue;
             }
-            let at = CALM_UNTIL + millis(rng, 1_500, 8_000);
+            let at = CALM_UNTIL + millis(rng, 1_500, 7_000);
             let until = at + millis(rng, 200, 3_000);
             self.actions.push((at, Action::Crash(machine)));
             self.actions.push((until, Action::Bounce(machine)));
@@ -213,7 +237,7 @@ impl Scenario {
         if rng.f64() < 0.7 {
             return;
         }
-        let at = CALM_UNTIL + millis(rng, 500, 7_000);
+        let at = CALM_UNTIL + millis(rng, 500, 6_000);
         self.count("slow reader");
         self.bursts.push(at);
         let (from, until) = (at - Duration::from_millis(20), at + millis(rng, 2_000, 4_000));
@@ -225,15 +249,16 @@ impl Scenario {
 
 impl LinkFault {
     fn draw(rng: &mut Rng) -> Self {
-        match rng.u8(0..8) {
+        match rng.u8(0..10) {
             0 => Self::Partition,
             1 => Self::DeafNode,
             2 => Self::DeafGateway,
             3 => Self::Hold,
             4 => Self::Lossy,
-            // Late messages do most harm: most of them less than a lease late, so that something gets through.
+            // Late messages do most harm when they get through all the same: before a lookup is given up.
             5 => Self::Slow(millis(rng, 700, 3_000)),
-            _ => Self::Slow(millis(rng, 100, 700)),
+            6 => Self::Slow(millis(rng, 170, 700)),
+            _ => Self::Slow(millis(rng, 40, 170)),
         }
     }
 

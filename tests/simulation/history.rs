@@ -149,6 +149,8 @@ pub(crate) struct Ask {
     pub(crate) incarnations: (u32, u32),
     /// Whose code.
     pub(crate) pass: PassId,
+    /// How fresh the answer is to be.
+    pub(crate) wanted: Wanted,
     /// When.
     pub(crate) sent: At,
     /// When the answer came.
@@ -157,6 +159,17 @@ pub(crate) struct Ask {
     pub(crate) answer: Answer,
     /// Whether it is one of the last, which must be right.
     pub(crate) last: Last,
+}
+
+/// How fresh an answer is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Nothing special.
+    Default,
+    /// As fresh as this.
+    AtLeast(LogHead),
+    /// Straight from home.
+    FromHome,
 }
 
 /// Whether a question is one of those at the end, when everything has healed.
@@ -317,10 +330,15 @@ impl fmt::Display for Event {
             }
             Self::Fault(at, what) => write!(f, "{} {what}", At3(*at)),
             Self::Ask(ask) => {
-                let Ask { gateway, incarnations: (then, now), pass, sent, received, answer, last } = ask;
+                let Ask { gateway, incarnations: (then, now), pass, wanted, sent, received, answer, last } = ask;
                 write!(f, "{} ask {pass} at gateway-{}#{then}", At3(*sent), gateway + 1)?;
                 if then != now {
                     write!(f, "→{now}")?;
+                }
+                match wanted {
+                    Wanted::Default => {}
+                    Wanted::AtLeast(head) => write!(f, " at least {}", Place(*head))?,
+                    Wanted::FromHome => f.write_str(" from home")?,
                 }
                 if *last != Last::No {
                     write!(f, " ({last:?})")?;
@@ -343,8 +361,8 @@ impl fmt::Display for Answer {
                     write!(f, " from {}", source.as_str_name().trim_start_matches("SOURCE_"))?;
                 }
                 for (what, head) in [("at", head), ("signed at", signed_at)] {
-                    if let Some(LogHead { epoch, seq }) = head {
-                        write!(f, ", {what} {:02x}{:02x}/{seq}", epoch[0], epoch[1])?;
+                    if let Some(head) = head {
+                        write!(f, ", {what} {}", Place(*head))?;
                     }
                 }
                 Ok(())
@@ -362,5 +380,15 @@ pub(crate) struct At3(pub(crate) At);
 impl fmt::Display for At3 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:7.3}", self.0.as_secs_f64())
+    }
+}
+
+/// A place in a log, its epoch shortened.
+struct Place(LogHead);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LogHead { epoch, seq } = self.0;
+        write!(f, "{:02x}{:02x}/{seq}", epoch[0], epoch[1])
     }
 }

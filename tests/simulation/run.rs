@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// How long a step is: messages arrive between two steps.
-const STEP: Duration = Duration::from_millis(2);
+const STEP: Duration = Duration::from_millis(3);
 /// Longer than any simulation.
 const LIMIT: Duration = Duration::from_secs(60);
 /// A healthy link's latency until it changes. Never a range: then the network draws nothing, and what is sent first by chance
@@ -54,6 +54,7 @@ pub(crate) fn run(seed: u64) -> Result<Run> {
         scenario: scenario.clone(),
         recorder: Recorder::default(),
         incarnations: Arc::new([AtomicU32::new(0), AtomicU32::new(0)]),
+        latest: Arc::default(),
     };
     let world = Arc::new(World {
         stage: stage.clone(),
@@ -96,6 +97,10 @@ impl World {
         let mut config = self.stage.template.gateway(gateway + 1, self.dir.path())?;
         if let Some(bytes) = scenario.cache_bytes {
             config.limits.max_cache_bytes = bytes;
+        }
+        if scenario.patient {
+            config.limits.member.timeout = Duration::from_secs(3);
+            config.limits.member.attempt_timeout = Duration::from_secs(2);
         }
         let pauses = Pauses::by(Arc::new(Paused(scenario.pauses[gateway].clone())));
         let listeners = bind(config.listen, config.private_listen).await?;

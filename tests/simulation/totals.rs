@@ -13,8 +13,9 @@ use crate::{
 const EVENTS: [(&str, u64); 5] =
     [("asks", 500), ("from CACHE", 100), ("from HOME", 100), ("flips", 30), ("revocations", 1)];
 /// What has to go wrong in one seed of twenty at least.
-const FAULTS: [&str; 16] = [
+const FAULTS: [&str; 18] = [
     "clock skew",
+    "cut in a pause",
     "deep lag",
     "gateway crash",
     "hold",
@@ -23,6 +24,7 @@ const FAULTS: [&str; 16] = [
     "node crash",
     "one-way partition",
     "partition",
+    "patience",
     "pause before applying",
     "pause before recording",
     "restore",

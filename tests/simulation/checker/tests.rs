@@ -1,5 +1,7 @@
 //! Histories made by hand: each rule bites, and none bites what may be.
 
+use proto::statement::LogHead;
+
 use super::*;
 use crate::history::{Change, PassId, Restored, Rule, Write};
 
@@ -30,7 +32,8 @@ fn told(value: Value, source: Option<Source>) -> Told {
 fn ask(pass: PassId, sent: u64, received: u64, told: Told) -> Event {
     let answer = Answer::Told(told);
     let (sent, received) = (at(sent), at(received));
-    Event::Ask(Ask { gateway: 0, incarnations: (1, 1), pass, sent, received, answer, last: Last::No })
+    let wanted = Wanted::Default;
+    Event::Ask(Ask { gateway: 0, incarnations: (1, 1), pass, wanted, sent, received, answer, last: Last::No })
 }
 
 fn home(pass: PassId, sent: u64, received: u64, value: Value) -> Event {
@@ -144,14 +147,20 @@ fn nobody_goes_back_within_a_log() {
         Event::Ask(ask)
     };
     let plain = |sent, seq, source| stands_at(sent, seq, source, &|_| {});
-    fine(&[plain(1_000, 5, Source::Home), plain(1_011, 5, Source::Home), plain(1_030, 9, Source::Cache)]);
+    fine(&[plain(1_000, 5, Source::Home), plain(1_011, 5, Source::Home), plain(1_030, 9, Source::Home)]);
     for source in [Source::Home, Source::Cache] {
-        assert_eq!(broken(&[plain(1_000, 6, source), plain(1_011, 5, source)]), ["BACKWARDS"], "{source:?}");
-        fine(&[plain(1_000, 6, source), plain(1_009, 5, source)]);
+        assert_eq!(broken(&[plain(1_000, 6, source), plain(1_011, 5, Source::Home)]), ["BACKWARDS"], "{source:?}");
+        fine(&[plain(1_000, 6, source), plain(1_009, 5, Source::Home)]);
+        // What is held is as of where the change stream is: home itself may be ahead of that.
+        fine(&[plain(1_000, 6, source), plain(1_011, 5, Source::Cache)]);
     }
-    assert_eq!(broken(&[plain(1_000, 6, Source::Cache), plain(1_011, 5, Source::Home)]), ["BACKWARDS"]);
-    // The change stream may be behind what home said itself.
-    fine(&[plain(1_000, 6, Source::Home), plain(1_011, 5, Source::Cache)]);
+    let unsigned = stands_at(1_000, 6, Source::Home, &|ask| {
+        ask.pass = 2;
+        ask.answer =
+            Answer::Told(Told { head: Some(LogHead { epoch: [7; 16], seq: 6 }), ..told(Value::Nothing, None) });
+    });
+    fine(&[unsigned, plain(1_011, 5, Source::Home)]);
+    assert_eq!(broken(&[plain(1_000, 4, Source::Cache)]), ["BACKWARDS"], "signed at 5");
     // Another gateway, another start of it, another log.
     let others: [&dyn Fn(&mut Ask); 4] =
         [&|ask| ask.gateway = 1, &|ask| ask.incarnations = (2, 2), &|ask| ask.incarnations = (1, 2), &|ask| {
@@ -161,6 +170,22 @@ fn nobody_goes_back_within_a_log() {
     for other in others {
         fine(&[plain(1_000, 6, Source::Home), stands_at(1_011, 5, Source::Home, other)]);
     }
+}
+
+#[test]
+fn who_asks_for_freshness_gets_it() {
+    let head = |epoch, seq| LogHead { epoch: [epoch; 16], seq };
+    let wanting = |wanted, source| {
+        let Event::Ask(ask) = ask(0, 1_000, 1_010, told(Value::Green, Some(source))) else { unreachable!() };
+        broken(&[Event::Ask(Ask { wanted, ..ask })])
+    };
+    for source in [Source::Home, Source::Cache] {
+        assert!(wanting(Wanted::AtLeast(head(7, 5)), source).is_empty());
+        assert_eq!(wanting(Wanted::AtLeast(head(7, 6)), source), ["FRESHNESS"]);
+        assert!(wanting(Wanted::AtLeast(head(8, 6)), source).is_empty(), "of another log");
+    }
+    assert!(wanting(Wanted::FromHome, Source::Home).is_empty());
+    assert_eq!(wanting(Wanted::FromHome, Source::Cache), ["FRESHNESS"]);
 }
 
 #[test]
