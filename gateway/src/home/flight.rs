@@ -10,7 +10,7 @@ use std::{
 };
 
 use proto::token::Cti;
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::cache::Key;
 
@@ -34,14 +34,8 @@ struct Flight<T> {
     number: u64,
     key: Key,
     began: Instant,
-    state: watch::Sender<State<T>>,
-}
-
-#[derive(Clone, Debug)]
-enum State<T> {
-    Flying,
-    Detached,
-    Landed(T),
+    /// Those who wait, in the order in which they came and will be told.
+    aboard: Vec<oneshot::Sender<T>>,
 }
 
 /// What somebody who asks is to do.
@@ -62,7 +56,7 @@ pub(crate) struct Leader {
 
 /// Whoever waits.
 #[derive(Debug)]
-pub(crate) struct Passenger<T>(watch::Receiver<State<T>>);
+pub(crate) struct Passenger<T>(oneshot::Receiver<T>);
 
 impl<T: Clone> Flights<T> {
     pub(crate) fn new() -> Self {
@@ -74,43 +68,40 @@ impl<T: Clone> Flights<T> {
         let mut under_way = self.lock();
         let number = under_way.next;
         let flights = under_way.flights.entry(key.cti).or_default();
-        let young = flights.iter().find(|flight| flight.key == *key && now < flight.began + MAX_AGE);
+        let young = flights.iter_mut().find(|flight| flight.key == *key && now < flight.began + MAX_AGE);
+        let (seat, waiting) = oneshot::channel();
         if let Some(flight) = young {
-            return Boarding::Join(Passenger(flight.state.subscribe()));
+            flight.aboard.push(seat);
+            return Boarding::Join(Passenger(waiting));
         }
-        let (state, waiting) = watch::channel(State::Flying);
-        flights.push(Flight { number, key: *key, began: now, state });
+        flights.push(Flight { number, key: *key, began: now, aboard: vec![seat] });
         under_way.next += 1;
         Boarding::Lead(Leader { cti: key.cti, number }, Passenger(waiting))
     }
 
     /// Gives everybody aboard what came of it. A flight that was detached meanwhile has nobody aboard.
     pub(crate) fn land(&self, leader: &Leader, landed: T) {
-        if let Some(flight) = self.remove(leader) {
-            flight.state.send_replace(State::Landed(landed));
+        for seat in self.remove(leader).into_iter().flat_map(|flight| flight.aboard) {
+            // Whoever waited may have gone.
+            let _ = seat.send(landed.clone());
         }
     }
 
     /// Nothing came of it, or nothing that is others': everybody aboard starts anew.
     pub(crate) fn abandon(&self, leader: &Leader) {
-        if let Some(flight) = self.remove(leader) {
-            flight.state.send_replace(State::Detached);
-        }
+        drop(self.remove(leader));
     }
 
     /// An event for a consent: later callers start anew, and so do those who wait.
     pub(crate) fn detach(&self, cti: &Cti) {
-        for flight in self.lock().flights.remove(cti).unwrap_or_default() {
-            flight.state.send_replace(State::Detached);
-        }
+        let detached = self.lock().flights.remove(cti);
+        drop(detached);
     }
 
     /// The lease is lost: no flight is joined any more, and those who wait start anew.
     pub(crate) fn detach_all(&self) {
-        let flights = std::mem::take(&mut self.lock().flights);
-        for flight in flights.into_values().flatten() {
-            flight.state.send_replace(State::Detached);
-        }
+        let detached = std::mem::take(&mut self.lock().flights);
+        drop(detached);
     }
 
     fn remove(&self, leader: &Leader) -> Option<Flight<T>> {
@@ -131,12 +122,8 @@ impl<T: Clone> Flights<T> {
 
 impl<T: Clone> Passenger<T> {
     /// What came of it; `None` says to start anew.
-    pub(crate) async fn wait(mut self) -> Option<T> {
-        let settled = self.0.wait_for(|state| !matches!(state, State::Flying)).await.ok()?;
-        match &*settled {
-            State::Landed(landed) => Some(landed.clone()),
-            State::Flying | State::Detached => None,
-        }
+    pub(crate) async fn wait(self) -> Option<T> {
+        self.0.await.ok()
     }
 }
 
