@@ -99,7 +99,6 @@ impl Follower {
                 warn!(member = %self.member, what, "the change stream contradicts itself: what was held is dropped");
                 self.home.forget();
             }
-            self.home.detach_all();
             let lived = began.elapsed() > LONGEST_PAUSE;
             // A member that is down for a day is one line, not forty thousand.
             if lived || !failing {
@@ -116,7 +115,11 @@ impl Follower {
     /// One stream, until it ends.
     async fn stream(&self, node: usize, channel: &Channel) -> Ended {
         match self.open(channel).await {
-            Ok((probes, responses)) => self.read(node, probes, responses).await,
+            Ok((probes, responses)) => {
+                let ended = self.read(node, probes, responses).await;
+                self.home.detach_all();
+                ended
+            }
             Err(ended) => ended,
         }
     }

@@ -27,7 +27,10 @@ use proto::{
     token::{ConsentToken, Cti},
     trust::TrustList,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout_at},
+};
 use tracing::{Instrument as _, Span, debug, debug_span, field::Empty, instrument, warn};
 
 use self::flight::{Boarding, Flights, Leader};
@@ -54,6 +57,7 @@ pub(crate) struct Home {
     pub(crate) cache: MemberCache,
     flights: Flights<Landed>,
     clock: Arc<dyn Clock>,
+    runtime: Handle,
     metrics: ExchangeMetrics,
 }
 
@@ -122,9 +126,10 @@ impl Home {
         client: MemberClient,
         cache: MemberCache,
         clock: Arc<dyn Clock>,
+        runtime: Handle,
         metrics: ExchangeMetrics,
     ) -> Self {
-        Self { member, client, cache, flights: Flights::new(), clock, metrics }
+        Self { member, client, cache, flights: Flights::new(), clock, runtime, metrics }
     }
 
     /// Answers a question by `deadline`. A refusal is home's own: of a consent it revoked, of a proof it finds too old.
@@ -262,7 +267,7 @@ impl Home {
             let landed = flight.home.ask_alone(&question, known, Freshness::Default, deadline).await;
             flight.landed = Some(landed);
         };
-        tokio::spawn(flying.in_current_span());
+        self.runtime.spawn(flying.in_current_span());
     }
 
     /// Asks one node after another until one says something that is no older than what is known and asked for.

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! `home` is one member: a `cache` under a lease that `follow` keeps by the member's change stream, single flights, and the
-//! client of its nodes, which `route` finds by the token's issuer. `stream` runs many such exchanges for one caller. `federation` publishes the signed documents and the `board` of
+//! client of its nodes, which `route` finds by the token's issuer; all of that lives on a `runtime` of its own. `stream` runs many such exchanges for one caller. `federation` publishes the signed documents and the `board` of
 //! members; `status` says on the private listener how all of it is. `pki` and `documents` are the commands that make certificates, the trust list and the policy.
 
 pub mod audit;
@@ -43,5 +43,6 @@ mod record;
 mod redemption;
 mod resilience;
 mod route;
+mod runtime;
 mod service;
 mod stream;

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arc_swap::ArcSwap;
 use peer::{serve::Standing, surroundings::Pauses, trust::Trust};
 use proto::{member::Member, trust::MemberTrust};
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -25,6 +25,7 @@ pub(crate) struct Routes {
     standing: Standing,
     bounds: HomeBounds,
     pauses: Pauses,
+    runtime: Handle,
     metrics: ExchangeMetrics,
     routes: ArcSwap<BTreeMap<Member, Route>>,
 }
@@ -58,8 +59,14 @@ impl Drop for Following {
 
 impl Routes {
     /// The homes of the members of the trust list held now.
-    pub(crate) fn new(standing: Standing, bounds: HomeBounds, pauses: Pauses, metrics: ExchangeMetrics) -> Self {
-        let routes = Self { standing, bounds, pauses, metrics, routes: ArcSwap::default() };
+    pub(crate) fn new(
+        standing: Standing,
+        bounds: HomeBounds,
+        pauses: Pauses,
+        runtime: Handle,
+        metrics: ExchangeMetrics,
+    ) -> Self {
+        let routes = Self { standing, bounds, pauses, runtime, metrics, routes: ArcSwap::default() };
         routes.refresh(&routes.standing.trust.current(), false);
         routes
     }
@@ -106,12 +113,14 @@ impl Routes {
     }
 
     fn open(&self, member: Member, trust: &MemberTrust, follow: bool) -> Result<Route, tonic::transport::Error> {
+        // Connections live where their channels are made.
+        let _home = self.runtime.enter();
         let client = MemberClient::new(member, &trust.endpoints, &self.standing, self.bounds.member)?;
         let cache = MemberCache::new(self.bounds.max_cache_bytes);
         let clock = self.standing.trust.clock().clone();
-        let home = Arc::new(Home::new(member, client, cache, clock, self.metrics.clone()));
+        let home = Arc::new(Home::new(member, client, cache, clock, self.runtime.clone(), self.metrics.clone()));
         let follower = Follower::new(member, &trust.endpoints, &self.standing, home.clone(), self.pauses.clone())?;
-        let following = follow.then(|| Arc::new(Following(tokio::spawn(follower.run()))));
+        let following = follow.then(|| Arc::new(Following(self.runtime.spawn(follower.run()))));
         Ok(Route { trust: trust.clone(), home, following })
     }
 }

@@ -38,6 +38,7 @@ use crate::{
     record::{Record, Writer},
     redemption::Redemptions,
     route::{HomeBounds, Routes},
+    runtime::HomeRuntime,
     service::Recognition,
     status::Reporter,
     stream::StreamLimits,
@@ -82,6 +83,9 @@ pub enum GatewayError {
     /// No certificate to work with.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
+    /// The threads on which homes are asked do not start.
+    #[error("threads: {0}")]
+    Runtime(io::Error),
     /// The access record cannot be kept (I2).
     #[error("access record: {0}")]
     Record(String),
@@ -103,6 +107,7 @@ pub struct Gateway {
     routes: Arc<Routes>,
     writer: Writer,
     impaired: Impaired,
+    runtime: HomeRuntime,
 }
 
 impl Gateway {
@@ -130,7 +135,9 @@ impl Gateway {
         let exchange_metrics = ExchangeMetrics::new(&meter);
         let share = config.limits.max_cache_bytes / Member::all().count() as u64;
         let bounds = HomeBounds { member: config.limits.member, max_cache_bytes: share };
-        let routes = Routes::new(standing.clone(), bounds, pauses.clone(), exchange_metrics.clone());
+        let runtime = HomeRuntime::start(blocking).map_err(GatewayError::Runtime)?;
+        let handle = runtime.handle().clone();
+        let routes = Routes::new(standing.clone(), bounds, pauses.clone(), handle, exchange_metrics.clone());
         let routes = Arc::new(routes);
         let exchange = Exchange {
             standing: standing.clone(),
@@ -141,12 +148,12 @@ impl Gateway {
             random,
             pauses,
         };
-        Ok(Self { config, standing, metrics, exchange: Arc::new(exchange), routes, writer, impaired })
+        Ok(Self { config, standing, metrics, exchange: Arc::new(exchange), routes, writer, impaired, runtime })
     }
 
     /// Serves until `shutdown`; returns when everything on record is durable.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<(), GatewayError> {
-        let Self { config, standing, metrics, exchange, routes, writer, impaired } = self;
+        let Self { config, standing, metrics, exchange, routes, writer, impaired, runtime } = self;
         let (limits, server) = (config.limits, config.limits.server);
         info!(id = %standing.credentials.id(), members = standing.trust.current().list.members.len(), "gateway serves");
         let following = tokio::spawn(routes.clone().follow(shutdown.clone()));
@@ -196,6 +203,7 @@ impl Gateway {
         drop(exchange);
         // The last sender goes with the last exchange; what they queued is committed before this returns.
         let written = timeout(FLUSH, writer.ended()).await;
+        drop(runtime);
         served?;
         written.map_err(|_| GatewayError::Record("exchanges were still under way when the gateway stopped".into()))
     }

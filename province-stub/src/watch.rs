@@ -344,10 +344,12 @@ mod tests {
         let home = Arc::new(fixture.home);
         let mut reader = Reader::open(&home, None);
         reader.next().await;
-        for cti in ctis {
+        for (waiting, cti) in (1..).zip(ctis) {
             revoke(&home, cti).await;
-            // Each event a message of its own.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // Each event a message of its own, until no more may wait.
+            while reader.said.len() < waiting.min(MAX_WAITING) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         }
         // Past the wait for the event, within the wait for the last word.
         tokio::time::sleep(LIMITS.max_wait * 3 / 2).await;

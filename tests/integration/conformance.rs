@@ -64,6 +64,17 @@ async fn province_stub_is_all_green() {
     federation.stop().await.unwrap();
 }
 
+/// The page shows a run without a person whom the node knows: its counts are those of the cases there are.
+#[test]
+fn the_page_shows_as_many_cases_as_there_are() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/README.md")).unwrap();
+    let shown = page.lines().find(|line| line.ends_with(" skipped")).expect("the page shows a report's end");
+    let counts = shown.split(", ").map(|part| part.split(' ').next().unwrap().parse().unwrap()).collect::<Vec<usize>>();
+    let cases: Vec<_> = all().into_iter().filter(|case| !case.slow).collect();
+    let evidence = cases.iter().filter(|case| format!("{case:?}").contains("person: \"known\"")).count();
+    assert_eq!((counts.iter().sum::<usize>(), counts[2]), (cases.len(), evidence), "{shown}");
+}
+
 /// Asserts that all these cases fail, and that the report says so in these words.
 fn assert_all_red(name: &str, (counts, _, text): (Counts, BTreeMap<String, Verdict>, String), words: &str) {
     assert!(counts.ok + counts.skipped == 0 && counts.failed > 0, "{name}: {counts:?}\n{text}");

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use proto::refusal::{Reason, reason_name};
+use proto::{
+    contract::recognition::Source,
+    refusal::{Reason, reason_name},
+};
 
 /// How a reason is tested.
 #[derive(Clone, Copy, Debug)]
@@ -117,14 +120,22 @@ fn the_proto_file_documents_what_a_caller_gets() {
     }
 }
 
-/// What a gate shows for each reason is written down: a new reason needs its line.
+/// What a gate shows for each reason, and what becomes of each source of an answer, is written down: a new one needs its
+/// line.
 #[test]
-fn the_venues_page_speaks_of_every_reason() {
+fn the_venues_page_speaks_of_every_reason_and_every_source() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let text = fs::read_to_string(root.join("deploy/VENUES.md")).unwrap();
     let named: BTreeSet<&str> = text.split('`').collect();
     for reason in all().filter(|reason| *reason != Reason::Unspecified) {
         let name = reason_name(reason);
         assert!(named.contains(name), "deploy/VENUES.md does not say what to show for {name}");
+    }
+    for source in (1..100).filter_map(|number| Source::try_from(number).ok()) {
+        let name = source.as_str_name();
+        assert!(named.contains(name), "deploy/VENUES.md does not say what {name} is");
+    }
+    for freshness in ["at_least_as_fresh", "from_home"] {
+        assert!(named.contains(freshness), "deploy/VENUES.md does not say when to ask for {freshness}");
     }
 }
