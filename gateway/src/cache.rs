@@ -220,7 +220,16 @@ impl MemberCache {
         let entries = self.entries.load();
         for (seq, cti) in (first..).zip(handles) {
             state.recent.note(seq, *cti, now);
-            entries.invalidate(cti);
+            // What home said after the event holds; most often there is nothing of that kind.
+            let later: Vec<Held> = match entries.get(cti) {
+                Some(held) => held.iter().filter(|held| held.head.seq >= seq).cloned().collect(),
+                None => continue,
+            };
+            if later.is_empty() {
+                entries.invalidate(cti);
+            } else {
+                entries.insert(*cti, later.into());
+            }
         }
         Ok(())
     }
@@ -409,6 +418,14 @@ mod tests {
         let held = hit(&cache, &key(1)).unwrap();
         assert_eq!(held.statement.unwrap().statement.status().head, at(15));
         assert_eq!(held.head, at(15), "as fresh as the answer itself, whose event is still on its way");
+        cache.apply(11, &[key(2).cti; 5], Instant::now()).unwrap();
+        assert_eq!(cache.position(), Some(at(15)));
+        assert!(hit(&cache, &key(1)).is_some());
+        cache.insert(&key(1), at(17), Some(statement(&key(1), at(17))), now());
+        cache.apply(16, &[key(1).cti; 2], Instant::now()).unwrap();
+        assert!(hit(&cache, &key(1)).is_some(), "read after its events");
+        cache.apply(18, &[key(1).cti], Instant::now()).unwrap();
+        assert!(hit(&cache, &key(1)).is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -351,8 +351,12 @@ impl Home {
         }
         known.is_none_or(|known| match known.epoch == head.epoch {
             true => head.seq >= known.seq,
-            // Another log than the one that is followed; while none is, home alone knows which is its own.
-            false => !self.cache.is_leased(self.moment()),
+            // Another log than the one that is followed; while none is, home alone knows which is its own, and the one that
+            // was followed is not, once another has been seen.
+            false => {
+                let followed = self.cache.position().is_some_and(|applied| applied.epoch == head.epoch);
+                !followed && !self.cache.is_leased(self.moment())
+            }
         })
     }
 
@@ -373,6 +377,10 @@ impl Home {
         match (self.cache.position(), self.client.known_head()) {
             (Some(applied), Some(seen)) if applied.epoch == seen.epoch => {
                 Some(if applied.seq >= seen.seq { applied } else { seen })
+            }
+            // The log is another one by now, and its stream has not begun yet.
+            (Some(_), Some(seen)) if !self.cache.is_leased(self.moment()) && !self.cache.is_former(&seen.epoch) => {
+                Some(seen)
             }
             (Some(applied), _) => Some(applied),
             (None, seen) => seen,

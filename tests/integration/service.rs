@@ -17,7 +17,7 @@ use tokio::{
     io::AsyncReadExt as _,
     sync::{mpsc, watch},
 };
-use tongxing::checkpoint::Checkpoint;
+use tongxing::{checkpoint::Checkpoint, phone::Pass};
 use tonic::Code::{DeadlineExceeded, PermissionDenied, ResourceExhausted, Unavailable};
 
 use crate::sandbox::{
@@ -80,17 +80,19 @@ async fn a_caller_with_too_much_at_once_harms_itself_alone() {
 async fn one_caller_cannot_take_all_of_a_members_places() {
     let (gateway, mut asked, _kept) =
         gateway_that_waits(|config| config.limits.member.max_in_flight_per_caller = 1).await;
-    let pass = shared().green(member("51")).await;
-    let ask = |venue: VenueId| {
-        let (checkpoint, request) = (gateway.at(shared(), &venue), shared().request(&venue, &pass));
+    // Each of another traveler: those who ask for one share a lookup.
+    let green = async || shared().green(member("51")).await;
+    let (one, two, three) = (green().await, green().await, green().await);
+    let ask = |venue: VenueId, pass: &Pass| {
+        let (checkpoint, request) = (gateway.at(shared(), &venue), shared().request(&venue, pass));
         tokio::spawn(async move { checkpoint.send(request).await.expect("an answer").outcome() })
     };
-    let first = ask(station());
+    let first = ask(station(), &one);
     asked.recv().await.expect("the first call is under way");
-    assert_eq!(ask(station()).await.unwrap(), Outcome::HomeUnreachable, "a second call has a place");
+    assert_eq!(ask(station(), &two).await.unwrap(), Outcome::HomeUnreachable, "a second call has a place");
     let failures = metric(&gateway.private, "gateway_home_failures_total").await;
     assert!(failures.keys().any(|labels| labels.contains("busy")), "its place was taken by nobody: {failures:?}");
-    let other = ask(elsewhere());
+    let other = ask(elsewhere(), &three);
     asked.recv().await.expect("another caller's call is under way");
     for hung in [first, other] {
         assert_eq!(hung.await.unwrap(), Outcome::HomeUnreachable, "a node that hangs answers");

@@ -173,9 +173,10 @@ async fn a_slow_item_does_not_hold_up_the_others() {
 async fn so_many_items_of_a_stream_are_under_way_and_no_more() {
     let (sandbox, station) = (shared(), venue(STATION));
     let (gateway, mut asked, hung) = gateway_that_waits(2).await;
-    let pass = sandbox.green(member("51")).await;
     let mut lane = Lane::open_at(&gateway.address).await;
     for number in 0..5 {
+        // Those who ask for one traveler share a lookup.
+        let pass = sandbox.green(member("51")).await;
         lane.send(&format!("n-{number}"), sandbox.request(&station, &pass)).await;
     }
     for _ in 0..2 {
