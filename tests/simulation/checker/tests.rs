@@ -165,13 +165,8 @@ fn nobody_goes_back_within_a_log() {
     let others: [&dyn Fn(&mut Ask); 4] =
         [&|ask| ask.gateway = 1, &|ask| ask.incarnations = (2, 2), &|ask| ask.incarnations = (1, 2), &|ask| {
             let Answer::Told(told) = &mut ask.answer else { unreachable!() };
-<<<<<<< HEAD
             let head = Some(LogHead { epoch: [8; 16], seq: 5 });
             (told.head, told.signed_at) = (head, head);
-=======
-            told.head = Some(LogHead { epoch: [8; 16], seq: 5 });
-            told.signed_at = told.head;
->>>>>>> sim
         }];
     for other in others {
         fine(&[plain(1_000, 6, Source::Home), stands_at(1_011, 5, Source::Home, other)]);
