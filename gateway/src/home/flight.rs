@@ -98,7 +98,7 @@ impl<T: Clone> Flights<T> {
         drop(detached);
     }
 
-    /// The lease is lost: no flight is joined any more, and those who wait start anew.
+    /// The change stream has ended: no flight is joined any more, and those who wait start anew.
     pub(crate) fn detach_all(&self) {
         let detached = std::mem::take(&mut self.lock().flights);
         drop(detached);
