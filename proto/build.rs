@@ -3,6 +3,7 @@
 use std::{env, fs, path::PathBuf};
 
 const FILES: &[&str] = &[
+    "tongxing/access/v1/access.proto",
     "tongxing/assignment/v1/assignment.proto",
     "tongxing/error/v1/error_reason.proto",
     "tongxing/federation/v1/federation.proto",

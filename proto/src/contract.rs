@@ -6,6 +6,7 @@ include!(concat!(env!("OUT_DIR"), "/contract.rs"));
 /// All of the contract's files with their imports and comments, for gRPC reflection and for `-protoset`.
 pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 
+pub use tongxing::access::v1 as access;
 pub use tongxing::assignment::v1 as assignment;
 pub use tongxing::error::v1 as error;
 pub use tongxing::federation::v1 as federation;

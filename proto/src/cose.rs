@@ -28,10 +28,11 @@ pub const fn typ(object: Object) -> u64 {
         Object::Statement => 65003,
         Object::TrustList => 65004,
         Object::Policy => 65005,
-        // 65006 is kept for log checkpoints and receipts.
+        Object::LogCommit => 65006,
         Object::ConsentRequest => 65007,
-        // A presentation is not signed; its parts are.
-        Object::Presentation => 0,
+        Object::DeliveryReceipt => 65008,
+        // Not COSE: their parts are signed, or they are leaves of what is, or a signed note.
+        Object::AccessReceipt | Object::AccessRecord | Object::Checkpoint | Object::Presentation => 0,
     }
 }
 

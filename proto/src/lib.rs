@@ -8,7 +8,8 @@
 //!    and [`consent`] is whether it covers one use.
 //! 4. [`statement`] and [`hint`] are what the home member answers.
 //! 5. [`trust`] and [`policy`] are what makes any of it believable, in one kind of [`envelope`].
-//! 6. [`refusal`] is how a call is refused: one documented reason, one gRPC code each.
+//! 6. [`log`] is how it is proven that an answer is on record, and who sees it.
+//! 7. [`refusal`] is how a call is refused: one documented reason, one gRPC code each.
 //!
 //! Under these lie [`cbor`] (the strict profile), [`cose`] (one signed object), [`suite`] (the algorithms, in one place),
 //! [`random`] and [`time`] (passed in, so that a simulation can own them). `*.cddl` beside this crate is the normative
@@ -24,6 +25,7 @@ pub mod envelope;
 pub mod hint;
 pub mod identity;
 pub mod lives;
+pub mod log;
 pub mod member;
 pub mod policy;
 pub mod presentation;

@@ -5,7 +5,7 @@
 
 mod document;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use ciborium::Value;
 
@@ -35,6 +35,8 @@ pub struct Policy {
     pub lives: Lives,
     /// Quotas at the home node.
     pub quotas: Quotas,
+    /// How long access records are kept, and when a traveler sees them.
+    pub access_log: AccessLogPolicy,
     grants: BTreeMap<(Category, Purpose), Scope>,
     default_labels: Labels,
     labels: BTreeMap<Member, Labels>,
@@ -51,6 +53,17 @@ pub struct Quotas {
     pub live_consents_per_traveler: u32,
     /// Enrolled devices of one traveler.
     pub devices_per_traveler: u32,
+}
+
+/// How long access records are kept, and when a traveler sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessLogPolicy {
+    /// How long a gateway keeps a record that its home member has a receipt for.
+    pub gateway_retention: Duration,
+    /// How long the home member keeps a record.
+    pub home_retention: Duration,
+    /// How old a record is before its traveler sees it.
+    pub visibility_delay: Duration,
 }
 
 /// What a label means.
@@ -344,6 +357,9 @@ mod tests {
             ("proof = \"60s\"", "proof = \"61s\"", "lives.proof"),
             ("proof = \"60s\"", "proof = \"sixty\"", "sixty"),
             ("token = \"24h\"", "token = \"25h\"", "lives.token"),
+            ("gateway_retention = \"1h\"", "gateway_retention = \"31d\"", "access_log.gateway_retention"),
+            ("home_retention = \"183d\"", "home_retention = \"23h\"", "access_log.home_retention"),
+            ("visibility_delay = \"0s\"", "visibility_delay = \"31d\"", "access_log.visibility_delay"),
             ("live_consents_per_traveler = 16", "live_consents_per_traveler = 17", "quotas"),
             ("[grants.park]", "[grants.castle]", "castle"),
             ("[labels.44]", "[labels.99]", "labels.99"),

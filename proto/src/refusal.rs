@@ -30,8 +30,18 @@ pub enum Blame {
 /// The signed objects and texts a refusal can speak of: ErrorInfo metadata `object`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Object {
+    /// The gateway's receipt that an exchange is on record.
+    AccessReceipt,
+    /// What is on record for one exchange.
+    AccessRecord,
+    /// An access log's signed head.
+    Checkpoint,
     /// A phone's request for a consent.
     ConsentRequest,
+    /// A home member's receipt for access records.
+    DeliveryReceipt,
+    /// What a replica signs for records that it made durable.
+    LogCommit,
     /// The national policy.
     Policy,
     /// What a QR carries.
@@ -48,8 +58,13 @@ pub enum Object {
 
 impl Object {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
+        Self::AccessReceipt,
+        Self::AccessRecord,
+        Self::Checkpoint,
         Self::ConsentRequest,
+        Self::DeliveryReceipt,
+        Self::LogCommit,
         Self::Policy,
         Self::Presentation,
         Self::Proof,
@@ -61,7 +76,12 @@ impl Object {
     /// The word in metadata.
     pub const fn word(self) -> &'static str {
         match self {
+            Self::AccessReceipt => "access_receipt",
+            Self::AccessRecord => "access_record",
+            Self::Checkpoint => "checkpoint",
             Self::ConsentRequest => "consent_request",
+            Self::DeliveryReceipt => "delivery_receipt",
+            Self::LogCommit => "log_commit",
             Self::Policy => "policy",
             Self::Presentation => "presentation",
             Self::Proof => "proof",
@@ -322,6 +342,7 @@ fn traits(reason: Reason) -> Traits {
         Reason::TooManyDevices => caller(ResourceExhausted, "the traveler has too many devices"),
         Reason::LabelUnknown => caller(InvalidArgument, "the policy has no such label for this member"),
         Reason::ConsentUnknown => caller(NotFound, "no such consent"),
+        Reason::RecordUnknown => caller(NotFound, "no such record on this replica's logs"),
 
         Reason::ThresholdNotMet => caller(FailedPrecondition, "too few root keys signed"),
         Reason::VersionRolledBack => caller(FailedPrecondition, "older than the version already held"),

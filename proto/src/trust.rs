@@ -224,6 +224,16 @@ impl TrustList {
         self.key(Object::Statement, member, kid, |trust| &trust.statement_keys)
     }
 
+    /// The key that signed a replica's logs: its commits and its checkpoints.
+    pub fn log_key(&self, object: Object, kid: Kid) -> Result<&VerifyingKey, Refusal> {
+        self.gateway.log_keys.get(&kid).ok_or_else(|| Refusal::of(object, Reason::KeyUnknown))
+    }
+
+    /// The key a member's delivery receipt names.
+    pub fn receipt_key(&self, member: Member, kid: Kid) -> Result<&VerifyingKey, Refusal> {
+        self.key(Object::DeliveryReceipt, member, kid, |trust| &trust.statement_keys)
+    }
+
     fn key(
         &self,
         object: Object,

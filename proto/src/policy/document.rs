@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{Advice, Answers, Labels, Lives, Meaning, Policy, Quotas, Rule, Text};
+use super::{AccessLogPolicy, Advice, Answers, Labels, Lives, Meaning, Policy, Quotas, Rule, Text};
 use crate::{
     statement::{MAX_LABEL_BYTES, MAX_OFFLINE, MAX_RULE_BYTES},
     terms::{Category, Decision, Kind, Level, Purpose, Scope},
@@ -13,6 +13,7 @@ use crate::{
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const PROOF: Duration = Duration::from_secs(60);
 
 /// Why a TOML is not a valid policy.
@@ -39,6 +40,8 @@ struct Document {
     development: bool,
     lives: RawLives,
     quotas: RawQuotas,
+    #[serde(default)]
+    access_log: RawAccessLog,
     grants: BTreeMap<String, BTreeMap<String, Vec<String>>>,
     labels: BTreeMap<String, BTreeMap<String, String>>,
     rules: BTreeMap<String, RawRule>,
@@ -69,6 +72,24 @@ struct RawLives {
 struct RawQuotas {
     live_consents_per_traveler: u32,
     devices_per_traveler: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawAccessLog {
+    #[serde(with = "humantime_serde")]
+    gateway_retention: Duration,
+    #[serde(with = "humantime_serde")]
+    home_retention: Duration,
+    #[serde(with = "humantime_serde")]
+    visibility_delay: Duration,
+}
+
+impl Default for RawAccessLog {
+    fn default() -> Self {
+        // Half a year: network logs are kept no less than six months (Cybersecurity Law of the PRC, article 21).
+        Self { gateway_retention: HOUR, home_retention: DAY * 183, visibility_delay: Duration::ZERO }
+    }
 }
 
 #[derive(Deserialize)]
@@ -111,6 +132,7 @@ pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
     let document: Document = toml::from_str(text)?;
     let lives = check_lives(&document.lives, document.development)?;
     let quotas = check_quotas(&document.quotas)?;
+    let access_log = check_access_log(&document.access_log)?;
     let mut grants = BTreeMap::new();
     for (category, purposes) in document.grants {
         for (purpose, words) in purposes {
@@ -139,6 +161,7 @@ pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
         name: document.name,
         lives,
         quotas,
+        access_log,
         grants,
         default_labels: default_labels.ok_or_else(|| wrong("labels.default", "is missing"))?,
         labels,
@@ -177,6 +200,20 @@ fn check_quotas(raw: &RawQuotas) -> Result<Quotas, PolicyError> {
     Ok(Quotas {
         live_consents_per_traveler: within("quotas.live_consents_per_traveler", raw.live_consents_per_traveler, 16)?,
         devices_per_traveler: within("quotas.devices_per_traveler", raw.devices_per_traveler, 64)?,
+    })
+}
+
+fn check_access_log(raw: &RawAccessLog) -> Result<AccessLogPolicy, PolicyError> {
+    let within = |key: &str, value: Duration, min: Duration, max: Duration| {
+        let whole = value.subsec_nanos() == 0;
+        let what = format!("{} to {} s, whole seconds", min.as_secs(), max.as_secs());
+        if (min..=max).contains(&value) && whole { Ok(value) } else { Err(wrong(key, &what)) }
+    };
+    let month = DAY * 30;
+    Ok(AccessLogPolicy {
+        gateway_retention: within("access_log.gateway_retention", raw.gateway_retention, Duration::ZERO, month)?,
+        home_retention: within("access_log.home_retention", raw.home_retention, DAY, DAY * 3660)?,
+        visibility_delay: within("access_log.visibility_delay", raw.visibility_delay, Duration::ZERO, month)?,
     })
 }
 
