@@ -5,9 +5,10 @@ use std::sync::Arc;
 use peer::trust::{Trust, TrustStore};
 use proto::{
     contract::federation::{
-        GetPolicyRequest, GetPolicyResponse, GetTrustListRequest, GetTrustListResponse, Health, ListMembersRequest,
-        ListMembersResponse, Member as WireMember, Suspension as WireSuspension, WatchMembersRequest,
-        WatchMembersResponse, WatchPolicyRequest, WatchPolicyResponse, WatchTrustListRequest, WatchTrustListResponse,
+        GetInclusionProofRequest, GetInclusionProofResponse, GetPolicyRequest, GetPolicyResponse, GetTrustListRequest,
+        GetTrustListResponse, Health, ListMembersRequest, ListMembersResponse, Member as WireMember,
+        Suspension as WireSuspension, WatchMembersRequest, WatchMembersResponse, WatchPolicyRequest,
+        WatchPolicyResponse, WatchTrustListRequest, WatchTrustListResponse,
         federation_service_server::FederationService,
     },
     identity::Realm,
@@ -109,6 +110,13 @@ impl FederationService for Federation {
     type WatchTrustListStream = Watch<WatchTrustListResponse>;
     type WatchPolicyStream = Watch<WatchPolicyResponse>;
     type WatchMembersStream = Watch<WatchMembersResponse>;
+
+    async fn get_inclusion_proof(
+        &self,
+        _request: Request<GetInclusionProofRequest>,
+    ) -> Result<Response<GetInclusionProofResponse>, Status> {
+        Err(Refusal::new(Reason::MethodUnknown).into())
+    }
 
     async fn get_trust_list(
         &self,

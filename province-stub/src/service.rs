@@ -19,8 +19,9 @@ use proto::{
             lookup_response, province_service_server::ProvinceService,
         },
         traveler::{
-            Consent, EnrollDeviceRequest, EnrollDeviceResponse, IssueConsentRequest, IssueConsentResponse,
-            ListConsentsRequest, ListConsentsResponse, RevokeConsentRequest, RevokeConsentResponse,
+            Consent, DeleteTravelerRequest, DeleteTravelerResponse, EnrollDeviceRequest, EnrollDeviceResponse,
+            IssueConsentRequest, IssueConsentResponse, ListAccessesRequest, ListAccessesResponse, ListConsentsRequest,
+            ListConsentsResponse, RevokeConsentRequest, RevokeConsentResponse,
             traveler_service_server::TravelerService,
         },
     },
@@ -194,6 +195,20 @@ impl<S: Store> TravelerService for Endpoint<S> {
         request: Request<RevokeConsentRequest>,
     ) -> Result<Response<RevokeConsentResponse>, Status> {
         Ok(Response::new(self.answer_revoke(request.into_inner()).await?))
+    }
+
+    async fn list_accesses(
+        &self,
+        _request: Request<ListAccessesRequest>,
+    ) -> Result<Response<ListAccessesResponse>, Status> {
+        Err(Refusal::new(proto::refusal::Reason::MethodUnknown).into())
+    }
+
+    async fn delete_traveler(
+        &self,
+        _request: Request<DeleteTravelerRequest>,
+    ) -> Result<Response<DeleteTravelerResponse>, Status> {
+        Err(Refusal::new(proto::refusal::Reason::MethodUnknown).into())
     }
 }
 
