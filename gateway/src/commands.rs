@@ -1,6 +1,7 @@
 //! What the binary can be asked to do, a file a command.
 
 pub(crate) mod ceremony;
+pub(crate) mod log;
 pub(crate) mod member;
 pub(crate) mod pki;
 pub(crate) mod policy;

@@ -15,7 +15,11 @@ use peer::{
 use proto::identity::FederationDomain;
 use serde::Deserialize;
 
-use crate::{member::MemberLimits, record::RecordLimits};
+use crate::{
+    deliver::DeliveryLimits,
+    member::MemberLimits,
+    record::{RecordLimits, SpaceLimits},
+};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -57,6 +61,8 @@ pub struct Limits {
     pub member: MemberLimits,
     /// The record's.
     pub record: RecordLimits,
+    /// Of its way home.
+    pub delivery: DeliveryLimits,
 }
 
 /// Streams of one connection unless it is said.
@@ -87,6 +93,8 @@ struct Document {
     members: RawMembers,
     #[serde(default)]
     record: RawRecord,
+    #[serde(default)]
+    delivery: RawDelivery,
 }
 
 /// `[streams]`: recognition by the stream, and watches.
@@ -134,6 +142,19 @@ struct RawRecord {
     max_batch: usize,
     max_waiting: usize,
     max_refusals: usize,
+    max_undelivered_bytes: usize,
+    max_undelivered_bytes_per_caller: usize,
+}
+
+/// `[delivery]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawDelivery {
+    #[serde(with = "humantime_serde")]
+    every: Duration,
+    #[serde(with = "humantime_serde")]
+    timeout: Duration,
+    max_per_second: usize,
 }
 
 const fn one() -> usize {
@@ -169,8 +190,22 @@ impl Default for RawMembers {
 
 impl Default for RawRecord {
     fn default() -> Self {
-        let RecordLimits { max_batch, max_waiting, max_refusals } = RecordLimits::default();
-        Self { max_batch, max_waiting, max_refusals }
+        let RecordLimits { max_batch, max_waiting, max_refusals, space } = RecordLimits::default();
+        let SpaceLimits { max_undelivered, max_undelivered_per_caller } = space;
+        Self {
+            max_batch,
+            max_waiting,
+            max_refusals,
+            max_undelivered_bytes: max_undelivered as usize,
+            max_undelivered_bytes_per_caller: max_undelivered_per_caller as usize,
+        }
+    }
+}
+
+impl Default for RawDelivery {
+    fn default() -> Self {
+        let DeliveryLimits { every, timeout, max_per_second } = DeliveryLimits::default();
+        Self { every, timeout, max_per_second: max_per_second as usize }
     }
 }
 
@@ -198,7 +233,7 @@ impl Config {
 }
 
 fn check_limits(path: &Path, document: &Document) -> Result<Limits, ConfigError> {
-    let Document { limits, streams, redemptions, cache, members, record, .. } = document;
+    let Document { limits, streams, redemptions, cache, members, record, delivery, .. } = document;
     let of = |section| Check { path, section };
     let minute = Duration::from_secs(60);
     Ok(Limits {
@@ -223,7 +258,26 @@ fn check_limits(path: &Path, document: &Document) -> Result<Limits, ConfigError>
         record: RecordLimits {
             max_batch: of("record").within("max_batch", record.max_batch, 1, 65_536)?,
             max_waiting: of("record").within("max_waiting", record.max_waiting, 1, 1 << 20)?,
-            max_refusals: of("record").within("max_refusals", record.max_refusals, 1, 100_000_000)?,
+            max_refusals: of("record").within("max_refusals", record.max_refusals, 256, 100_000_000)?,
+            space: SpaceLimits {
+                max_undelivered: of("record").within(
+                    "max_undelivered_bytes",
+                    record.max_undelivered_bytes,
+                    1 << 20,
+                    1 << 40,
+                )? as u64,
+                max_undelivered_per_caller: of("record").within(
+                    "max_undelivered_bytes_per_caller",
+                    record.max_undelivered_bytes_per_caller,
+                    1 << 16,
+                    record.max_undelivered_bytes,
+                )? as u64,
+            },
+        },
+        delivery: DeliveryLimits {
+            every: of("delivery").lasts("every", delivery.every, minute)?,
+            timeout: of("delivery").lasts("timeout", delivery.timeout, minute)?,
+            max_per_second: of("delivery").within("max_per_second", delivery.max_per_second, 1, 10_000_000)? as u32,
         },
     })
 }

@@ -16,10 +16,11 @@ use proto::{
         recognition::{RecognizeResponse, Source},
     },
     identity::{PeerId, Realm},
+    log::record::{Ending, Entry, RefusalEntry},
     member::Member,
     policy::Judgement,
     random::{self, Random},
-    refusal::{Reason, Refusal},
+    refusal::{Reason, Refusal, reason_name},
     suite::sha256,
     terms::Scope,
     time::UnixTime,
@@ -35,7 +36,7 @@ use crate::{
     metrics::ExchangeMetrics,
     query::{Freshness, Query},
     recognition::{Finding, outcome},
-    record::{Ending, Entry, Record, RefusalEntry},
+    record::Record,
     redemption::{Claim, Redemptions},
     route::Routes,
 };
@@ -85,14 +86,15 @@ impl Exchange {
         // A one-use consent that nothing came of is not used up: neither on disk nor here.
         let spent = discloses(&found);
         let committed = claim.clone().filter(|claim| spent || !claim.is_once());
-        let durable = self.record.close(home, entry.clone(), committed).await;
+        let durable = self.record.close(home, &entry, committed, &trust.list).await;
         if let Some(claim) = claim.filter(|claim| claim.is_once() && (durable.is_err() || !spent)) {
             self.redemptions.release(&claim);
         }
-        let answered = durable.and(found).map(|(finding, granted)| {
+        let answered = durable.and_then(|receipt| Ok((receipt, found?))).map(|(receipt, (finding, granted))| {
             let outcome = outcome(finding.judgement());
             let mut answer = finding.into_answer(home, granted, &trust.policy, trust.policy_edition.version);
             answer.exchange_id = entry.exchange_id.to_vec();
+            answer.access_receipt = receipt;
             self.metrics.answered(home, outcome);
             answer
         });
@@ -103,14 +105,15 @@ impl Exchange {
     pub(crate) fn note(&self, caller: &PeerId, refusal: &Refusal) {
         self.metrics.refused(refusal.reason());
         let time = self.standing.trust.clock().now();
-        self.record.note(RefusalEntry { time, caller: caller.clone(), reason: refusal.reason() });
+        let reason = reason_name(refusal.reason()).into();
+        self.record.note(&RefusalEntry { time, caller: caller.into(), reason });
     }
 
     fn open_record(&self, query: &Query, token: &ConsentToken, trust: &Trust, now: UnixTime) -> Entry {
         Entry {
             time: now,
             venue: query.venue.clone(),
-            caller: query.caller.clone(),
+            caller: (&query.caller).into(),
             staff_id: query.staff_id.clone(),
             purpose: query.purpose,
             granted: None,
@@ -118,9 +121,9 @@ impl Exchange {
             kind: token.consent().kind,
             policy_version: trust.policy_edition.version,
             exchange_id: random::bytes(&*self.random),
-            trace_id: query.trace.id(),
+            trace_id: query.trace.id().bytes(),
             // Replaced before it is written; an exchange that ends without an ending was a defect.
-            ending: Ending::Refused(Reason::Internal),
+            ending: Ending::refused(Reason::Internal),
         }
     }
 
@@ -222,7 +225,7 @@ fn discloses(found: &Result<(Finding, Scope), Refusal>) -> bool {
 
 fn ending(found: &Result<(Finding, Scope), Refusal>) -> Ending {
     match found {
-        Err(refusal) => Ending::Refused(refusal.reason()),
+        Err(refusal) => Ending::refused(refusal.reason()),
         Ok((finding, _)) => {
             let hash = |bytes| {
                 let mut hash = [0; 16];

@@ -1,8 +1,11 @@
 //! The federation's public face: its signed documents as they are, and the board of members. Open to every peer.
 
-use std::sync::Arc;
+use std::{fmt::Display, sync::Arc};
 
-use peer::trust::{Trust, TrustStore};
+use peer::{
+    surroundings::Blocking,
+    trust::{Trust, TrustStore},
+};
 use proto::{
     contract::federation::{
         GetInclusionProofRequest, GetInclusionProofResponse, GetPolicyRequest, GetPolicyResponse, GetTrustListRequest,
@@ -12,6 +15,7 @@ use proto::{
         federation_service_server::FederationService,
     },
     identity::Realm,
+    log::LogId,
     member::Member,
     refusal::{Reason, Refusal},
     time::UnixTime,
@@ -22,18 +26,60 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::board::Board;
+use crate::{
+    board::Board,
+    record::{Inclusion, Reader},
+};
 
 const DEFAULT_PAGE: usize = 50;
 const MAX_PAGE: usize = 100;
 /// Messages that may wait for a slow watcher; meanwhile newer states take the place of older ones.
 const WAITING: usize = 1;
 
+/// Proofs that are made at once: each reads a few pages of the log.
+const MAX_PROOFS: usize = 4;
+
+/// Proofs that records are on the logs.
+#[derive(Debug)]
+pub(crate) struct Proofs {
+    logs: Reader,
+    blocking: Blocking,
+    room: Semaphore,
+}
+
+impl Proofs {
+    pub(crate) fn new(logs: Reader, blocking: Blocking) -> Self {
+        Self { logs, blocking, room: Semaphore::new(MAX_PROOFS) }
+    }
+
+    async fn prove(&self, request: &GetInclusionProofRequest) -> Result<Inclusion, Refusal> {
+        let log = <[u8; 32]>::try_from(request.log.as_slice()).map_err(|_| Refusal::field("log", "32 bytes"))?;
+        let member = request.member.parse().map_err(|error| unknown_member(&request.member, error))?;
+        let (log, owner, index) = (LogId(log), Realm::Member(member), request.index);
+        let _place = self.room.try_acquire().map_err(|_| Refusal::new(Reason::Overloaded).with("limit", "proofs"))?;
+        let logs = self.logs.clone();
+        match self.blocking {
+            Blocking::Inline => logs.prove(log, owner, index),
+            Blocking::Threads => {
+                let proof = tokio::task::spawn_blocking(move || logs.prove(log, owner, index)).await;
+                proof.unwrap_or_else(|_| Err(Refusal::new(Reason::Internal)))
+            }
+        }
+    }
+}
+
+fn unknown_member(code: &str, error: impl Display) -> Refusal {
+    let refusal = Refusal::new(Reason::MemberUnknown).violating("member", error);
+    let has_form = code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_digit());
+    if has_form { refusal.with("member", code) } else { refusal }
+}
+
 /// The federation service.
 #[derive(Debug)]
 pub(crate) struct Federation {
     trust: Arc<TrustStore>,
     board: Arc<Board>,
+    proofs: Proofs,
     watchers: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
@@ -45,10 +91,11 @@ impl Federation {
     pub(crate) fn new(
         trust: Arc<TrustStore>,
         board: Arc<Board>,
+        proofs: Proofs,
         max_watchers: usize,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { trust, board, watchers: Arc::new(Semaphore::new(max_watchers)), shutdown }
+        Self { trust, board, proofs, watchers: Arc::new(Semaphore::new(max_watchers)), shutdown }
     }
 
     fn watcher(&self) -> Result<OwnedSemaphorePermit, Refusal> {
@@ -113,9 +160,11 @@ impl FederationService for Federation {
 
     async fn get_inclusion_proof(
         &self,
-        _request: Request<GetInclusionProofRequest>,
+        request: Request<GetInclusionProofRequest>,
     ) -> Result<Response<GetInclusionProofResponse>, Status> {
-        Err(Refusal::new(Reason::MethodUnknown).into())
+        let Inclusion { leaf, path, checkpoint } = self.proofs.prove(request.get_ref()).await?;
+        let path = path.iter().map(|hash| hash.to_vec()).collect();
+        Ok(Response::new(GetInclusionProofResponse { leaf_hash: leaf.to_vec(), path, checkpoint }))
     }
 
     async fn get_trust_list(

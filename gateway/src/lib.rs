@@ -12,6 +12,7 @@
 //!                      home          what it said before and still holds, what others are asking it, or itself
 //!                      recognition   label → level, rule admissible? outcome, decision
 //!                      record        durable, then the answer leaves
+//! deliver            each record to its home member, later and in order
 //! ```
 //!
 //! `home` is one member: a `cache` under a lease that `follow` keeps by the member's change stream, single flights, and the
@@ -24,6 +25,7 @@ pub mod config;
 pub mod documents;
 pub mod membership;
 pub mod pki;
+pub mod record;
 pub mod server;
 pub mod status;
 
@@ -31,6 +33,7 @@ mod board;
 mod cache;
 mod call;
 mod consent;
+mod deliver;
 mod exchange;
 mod federation;
 mod follow;
@@ -39,7 +42,6 @@ mod member;
 mod metrics;
 mod query;
 mod recognition;
-mod record;
 mod redemption;
 mod resilience;
 mod route;

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    member::MemberCommand, pki::Pki, policy::PolicyCommand, serve::Serve, status::Status, trust_list::TrustListCommand,
+    log::LogCommand, member::MemberCommand, pki::Pki, policy::PolicyCommand, serve::Serve, status::Status,
+    trust_list::TrustListCommand,
 };
 
 /// The national gateway.
@@ -36,6 +37,9 @@ enum Command {
     /// Who is in the federation.
     #[command(subcommand)]
     Member(MemberCommand),
+    /// The access logs, beside the running gateway too.
+    #[command(subcommand)]
+    Log(LogCommand),
 }
 
 #[tokio::main]
@@ -48,6 +52,7 @@ async fn main() -> ExitCode {
         Command::TrustList(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Member(command) => command.run(),
+        Command::Log(command) => return command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

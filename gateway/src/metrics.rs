@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, Meter},
+    metrics::{Counter, Gauge, Histogram, Meter},
 };
 use proto::{
     contract::recognition::Outcome,
@@ -31,6 +31,15 @@ pub(crate) struct RecordMetrics {
     pub(crate) records: Counter<u64>,
     pub(crate) failures: Counter<u64>,
     pub(crate) commit_seconds: Histogram<f64>,
+}
+
+/// What delivery counts.
+#[derive(Clone, Debug)]
+pub(crate) struct DeliveryMetrics {
+    pub(crate) calls: Counter<u64>,
+    pub(crate) records: Counter<u64>,
+    pub(crate) waiting: Gauge<u64>,
+    pub(crate) waiting_bytes: Gauge<u64>,
 }
 
 impl ExchangeMetrics {
@@ -92,6 +101,22 @@ impl RecordMetrics {
                 .with_description("Commits of the access record.")
                 .with_boundaries(vec![0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 1.0])
                 .build(),
+        }
+    }
+}
+
+impl DeliveryMetrics {
+    pub(crate) fn new(meter: &Meter) -> Self {
+        let counter = |name, what| meter.u64_counter(name).with_description(what).build();
+        let gauge = |name, what| meter.u64_gauge(name).with_description(what).build();
+        Self {
+            calls: counter(
+                "gateway_deliveries",
+                "Deliveries of access records, by home member and outcome. A dispute wants somebody who looks.",
+            ),
+            records: counter("gateway_delivered_records", "Access records sent to their home members."),
+            waiting: gauge("gateway_undelivered_records", "Access records that wait for their home member."),
+            waiting_bytes: gauge("gateway_undelivered_bytes", "Their bytes: what the bounds are on."),
         }
     }
 }

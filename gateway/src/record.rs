@@ -1,33 +1,65 @@
 //! The access record: durable before the answer leaves, cache hits and refusals included (I2). No record, no answer.
 //!
-//! Exchanges whose token verified go to their home member's log; other refusals to the gateway's own bounded log, without
+//! Exchanges whose token verified go to their home member's log; other refusals to the replica's own bounded log, without
 //! any field of the token. One thread writes: whatever waits when a commit begins is in that commit, so that the cost of
-//! durability is shared by all (group commit); in a simulation it is a task. The Merkle tree over each log comes with its delivery.
+//! durability and of the one signature is shared by all (group commit); in a simulation it is a task.
+//!
+//! ```text
+//! close ─ space ─ queue ─▶ writer ─ logs (stage) ─ store (durable) ─ witness ─▶ receipt
+//!                          deliver reads through `view`, and hands home's receipts to the writer
+//! ```
 
-mod entry;
+mod logs;
+mod reader;
+mod row;
+mod space;
 mod store;
+#[cfg(test)]
+mod tests;
+mod tool;
+mod verify;
+mod view;
+mod witness;
+mod writer;
 
-use std::{path::Path, thread, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use opentelemetry::KeyValue;
 use peer::{health::Impaired, surroundings::Blocking};
 use proto::{
+    identity::{FederationDomain, Realm},
+    log::{
+        commit::AccessReceipt,
+        merkle,
+        record::{Entry, RefusalEntry},
+    },
     member::Member,
     refusal::{Reason, Refusal},
-    time::Clock,
+    time::{Clock, UnixTime},
+    trust::TrustList,
 };
-use std::sync::Arc;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task,
-};
-use tracing::{error, info, instrument};
+use tokio::sync::{mpsc, oneshot};
+use tracing::instrument;
 
-pub(crate) use entry::{Ending, Entry, RefusalEntry};
+pub(crate) use reader::{Inclusion, Reader};
+pub use space::SpaceLimits;
+pub use store::Damage;
 pub(crate) use store::StoreError;
+pub use tool::{LogError, LogTool, Shown};
+pub use verify::Verified;
+pub(crate) use writer::Writer;
 
 use crate::{metrics::RecordMetrics, redemption::Claim};
-use store::Store;
+use space::Space;
+use writer::{Commits, InCommit, Item};
+
+/// The store's file, under the data directory.
+const FILE: &str = "record.redb";
 
 /// Bounds of the record.
 #[derive(Clone, Copy, Debug)]
@@ -36,167 +68,138 @@ pub struct RecordLimits {
     pub max_batch: usize,
     /// Records waiting for a commit; more are refused.
     pub max_waiting: usize,
-    /// Refusals kept in the gateway's own log; the oldest go first.
+    /// Refusals kept on the replica's own log; the oldest go first, by the block of 256.
     pub max_refusals: usize,
+    /// What may wait to be delivered.
+    pub space: SpaceLimits,
 }
 
 impl Default for RecordLimits {
     fn default() -> Self {
-        Self { max_batch: 512, max_waiting: 8192, max_refusals: 100_000 }
+        Self { max_batch: 512, max_waiting: 8192, max_refusals: 100_000, space: SpaceLimits::default() }
     }
 }
-
-/// How long the writer waits after a commit that failed.
-const FAILURE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The way to the writer.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     queue: mpsc::Sender<Item>,
+    reader: Reader,
+    space: Arc<Space>,
+    disowned: Arc<AtomicBool>,
+    impaired: Impaired,
 }
 
-/// The writer's end, to wait for at shutdown.
+/// What the record takes from the program it is part of.
 #[derive(Debug)]
-pub(crate) enum Writer {
-    Thread(thread::JoinHandle<()>),
-    Task(task::JoinHandle<()>),
-}
-
-/// What the writer commits.
-#[derive(Debug)]
-enum Item {
-    Exchange { home: Member, entry: Entry, claim: Option<Claim>, durable: oneshot::Sender<bool> },
-    Refusal(RefusalEntry),
+pub(crate) struct Around {
+    pub(crate) domain: FederationDomain,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: RecordMetrics,
+    pub(crate) impaired: Impaired,
+    pub(crate) blocking: Blocking,
 }
 
 impl Record {
-    /// Opens the store under `dir` and starts the writer. Returns the redemptions that are still live.
+    /// Opens the store under `dir`, verifies what is not delivered yet, and starts the writer. Returns the redemptions that
+    /// are still live.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if the store is not what was committed: nobody pretends to go on from there.
     pub(crate) fn open(
         dir: &Path,
         limits: RecordLimits,
-        clock: Arc<dyn Clock>,
-        metrics: RecordMetrics,
-        impaired: Impaired,
-        blocking: Blocking,
+        around: Around,
     ) -> Result<(Self, Writer, Vec<Claim>), StoreError> {
-        let store = Store::open(&dir.join("record.redb"), limits.max_refusals as u64)?;
-        let claims = store.live_redemptions(clock.now())?;
-        let (queue, mut items) = mpsc::channel(limits.max_waiting);
-        let max_batch = limits.max_batch;
-        let mut commits = Commits { store, clock, metrics, impaired, failing: false };
-        let writer = match blocking {
-            Blocking::Threads => {
-                let write = move || {
-                    let mut batch = Vec::with_capacity(max_batch);
-                    while items.blocking_recv_many(&mut batch, max_batch) > 0 {
-                        if !commits.commit(&mut batch) {
-                            thread::sleep(FAILURE_PAUSE);
-                        }
-                    }
-                };
-                let thread = thread::Builder::new().name("record".into()).spawn(write);
-                Writer::Thread(thread.map_err(StoreError::Thread)?)
-            }
-            Blocking::Inline => Writer::Task(tokio::spawn(async move {
-                let mut batch = Vec::with_capacity(max_batch);
-                while items.recv_many(&mut batch, max_batch).await > 0 {
-                    if !commits.commit(&mut batch) {
-                        tokio::time::sleep(FAILURE_PAUSE).await;
-                    }
-                }
-            })),
-        };
-        Ok((Self { queue }, writer, claims))
+        let space = Arc::new(Space::new(limits.space));
+        let now = around.clock.now();
+        let Around { domain, clock, metrics, impaired, blocking } = around;
+        let commits =
+            Commits::open(&dir.join(FILE), limits.max_refusals as u64, &space, clock, metrics, impaired.clone())?;
+        let claims = commits.live_redemptions(now)?;
+        let reader = commits.reader(domain);
+        let (queue, items) = mpsc::channel(limits.max_waiting);
+        let writer = Writer::start(commits, items, limits.max_batch, blocking)?;
+        Ok((Self { queue, reader, space, disowned: Arc::default(), impaired }, writer, claims))
     }
 
-    /// Makes an exchange durable in its home member's log, with what it redeemed. The answer waits for this.
+    /// For proofs and delivery.
+    pub(crate) const fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// What waits to be delivered.
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// Makes an exchange durable on its home member's log, with what it redeemed; returns the receipt for it. The answer
+    /// waits for this.
     #[instrument(level = "debug", name = "record", skip_all)]
-    pub(crate) async fn close(&self, home: Member, entry: Entry, claim: Option<Claim>) -> Result<(), Refusal> {
+    pub(crate) async fn close(
+        &self,
+        home: Member,
+        entry: &Entry,
+        claim: Option<Claim>,
+        list: &TrustList,
+    ) -> Result<Vec<u8>, Refusal> {
         let unavailable = || Refusal::new(Reason::RecordUnavailable);
-        let (durable, committed) = oneshot::channel();
-        self.queue.try_send(Item::Exchange { home, entry, claim, durable }).map_err(|_| unavailable())?;
-        match committed.await {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(unavailable()),
+        // Who cannot verify the receipt has none.
+        if !self.reader.is_listed(list) {
+            return Err(unavailable().with("limit", "log_key"));
         }
+        if self.disowned.load(Ordering::Relaxed) {
+            return Err(unavailable());
+        }
+        let record: Arc<[u8]> = entry.encode().into();
+        let leaf = merkle::leaf_hash(&record);
+        let (durable, committed) = oneshot::channel();
+        self.space.take(home, &entry.caller, record.len())?;
+        let (caller, copy) = (entry.caller.clone(), record.clone());
+        let item = Item::Exchange { home, record: copy, leaf, caller, claim, durable };
+        self.queue.try_send(item).map_err(|_| {
+            self.space.release(home, &entry.caller, record.len());
+            unavailable().with("limit", "waiting")
+        })?;
+        let InCommit { commit, position } = committed.await.ok().flatten().ok_or_else(unavailable)?;
+        Ok(commit.receipt(Realm::Member(home), record.to_vec(), position).encode())
     }
 
     /// Notes a refusal before any token verified. It says nothing of anybody, so nobody waits for it.
-    pub(crate) fn note(&self, refusal: RefusalEntry) {
+    pub(crate) fn note(&self, refusal: &RefusalEntry) {
         // Under a flood notes give way to exchanges and are dropped; the refusal is still counted.
         if self.queue.capacity() * 2 > self.queue.max_capacity() {
-            let _ = self.queue.try_send(Item::Refusal(refusal));
+            let record = refusal.encode();
+            let leaf = merkle::leaf_hash(&record);
+            let _ = self.queue.try_send(Item::Refusal { record, leaf });
         }
+    }
+
+    /// Takes note of how much of a member's log it has a receipt for. Records before `keep_from` are not kept behind it.
+    pub(crate) async fn delivered(&self, home: Member, size: u64, receipt: Vec<u8>, keep_from: UnixTime) {
+        // The writer is gone when the gateway stops: then it is delivered again, and nothing is lost.
+        let _ = self.queue.send(Item::Delivered { home, size, receipt, keep_from }).await;
     }
 }
 
-impl Writer {
-    /// Waits until everything that was queued is committed. The last [`Record`] must be gone.
-    pub(crate) async fn ended(self) {
-        let well = match self {
-            Self::Thread(thread) => task::spawn_blocking(move || thread.join().is_ok()).await.unwrap_or(false),
-            Self::Task(task) => task.await.is_ok(),
-        };
-        if !well {
-            error!("the record's writer panicked");
-        }
+impl Record {
+    /// Nothing is put on these logs any more: they are not the ones that were.
+    pub(crate) fn disown(&self) {
+        self.disowned.store(true, Ordering::Relaxed);
+        self.impaired.set(true);
     }
 }
 
-/// The writer's work.
-struct Commits {
-    store: Store,
-    clock: Arc<dyn Clock>,
-    metrics: RecordMetrics,
-    impaired: Impaired,
-    failing: bool,
-}
-
-impl Commits {
-    /// Commits a batch and tells whoever waits for it. False if it failed.
-    fn commit(&mut self, batch: &mut Vec<Item>) -> bool {
-        let started = std::time::Instant::now();
-        let result = self.store.commit(batch.iter().map(Item::as_row), self.clock.now());
-        self.metrics.commit_seconds.record(started.elapsed().as_secs_f64(), &[]);
-        match &result {
-            Ok(()) => {
-                self.metrics.records.add(batch.len() as u64, &[]);
-                if self.failing {
-                    info!("the access record is durable again");
-                    self.impaired.set(false);
-                }
-            }
-            Err(error) => {
-                // Loud once, counted always; the next batch tries a store that is opened anew.
-                self.metrics.failures.add(1, &[KeyValue::new("reason", error.word())]);
-                if !self.failing {
-                    error!(%error, "the access record cannot be written: no answers until it can");
-                    self.impaired.set(true);
-                }
-            }
-        }
-        self.failing = result.is_err();
-        for item in batch.drain(..) {
-            if let Item::Exchange { durable, .. } = item {
-                // Whoever asked may have given up.
-                let _ = durable.send(!self.failing);
-            }
-        }
-        !self.failing
-    }
-}
-
-/// A row of one commit.
-pub(super) enum Row<'a> {
-    Exchange { home: Member, entry: &'a Entry, claim: Option<&'a Claim> },
-    Refusal(&'a RefusalEntry),
-}
-
-impl Item {
-    fn as_row(&self) -> Row<'_> {
-        match self {
-            Self::Exchange { home, entry, claim, .. } => Row::Exchange { home: *home, entry, claim: claim.as_ref() },
-            Self::Refusal(refusal) => Row::Refusal(refusal),
+impl writer::Committed {
+    /// The receipt for the record at this position.
+    fn receipt(&self, owner: Realm, record: Vec<u8>, position: usize) -> AccessReceipt {
+        AccessReceipt {
+            owner,
+            index: self.indexes[position],
+            record,
+            position: position as u64,
+            path: self.tree.path(position),
+            commit: self.signed.to_vec(),
         }
     }
 }

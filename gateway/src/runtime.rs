@@ -1,30 +1,30 @@
-//! Where homes are followed and asked: on a runtime of their own, beside that of the exchanges.
+//! Runtimes beside that of the exchanges: one on which homes are followed and asked, one on which records are delivered.
 //!
 //! Upholds I7 under a rush: thousands of exchanges that wait for the processor would otherwise come before the one echo that
-//! keeps a lease, and before the one answer that all of them wait for.
+//! keeps a lease, and before the one answer that all of them wait for; and a backlog of records before both.
 
 use std::io;
 
 use peer::surroundings::Blocking;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Threads for the streams and lookups of all members: they wait for others most of the time.
+/// Threads of each: what is done there waits for others most of the time.
 const THREADS: usize = 1;
 
-/// The homes' runtime. It ends with this.
+/// A runtime of its own. It ends with this.
 #[derive(Debug)]
-pub(crate) struct HomeRuntime {
+pub(crate) struct OwnRuntime {
     handle: Handle,
     own: Option<Runtime>,
 }
 
-impl HomeRuntime {
+impl OwnRuntime {
     /// Starts it; where everything has one order, it is the one that calls.
-    pub(crate) fn start(blocking: Blocking) -> io::Result<Self> {
+    pub(crate) fn start(name: &'static str, blocking: Blocking) -> io::Result<Self> {
         let own = match blocking {
             Blocking::Threads => {
                 let threads =
-                    Builder::new_multi_thread().worker_threads(THREADS).thread_name("home").enable_all().build();
+                    Builder::new_multi_thread().worker_threads(THREADS).thread_name(name).enable_all().build();
                 Some(threads?)
             }
             Blocking::Inline => None,
@@ -39,7 +39,7 @@ impl HomeRuntime {
     }
 }
 
-impl Drop for HomeRuntime {
+impl Drop for OwnRuntime {
     fn drop(&mut self) {
         if let Some(runtime) = self.own.take() {
             // Nobody waits for what hangs.

@@ -12,7 +12,7 @@ use peer::{
     metrics::{CallMetrics, Metrics, MetricsError},
     private::StatusPage,
     serve::{Listeners, ServeError, Service, Standing, serve},
-    surroundings::Surroundings,
+    surroundings::{Blocking, Surroundings},
     trust::{TrustError, TrustStore},
 };
 use proto::{
@@ -32,13 +32,14 @@ use tracing::info;
 use crate::{
     board::Board,
     config::Config,
+    deliver::Deliveries,
     exchange::Exchange,
-    federation::Federation,
-    metrics::{ExchangeMetrics, RecordMetrics},
-    record::{Record, Writer},
+    federation::{Federation, Proofs},
+    metrics::{DeliveryMetrics, ExchangeMetrics, RecordMetrics},
+    record::{Around, Record, Writer},
     redemption::Redemptions,
     route::{HomeBounds, Routes},
-    runtime::HomeRuntime,
+    runtime::OwnRuntime,
     service::Recognition,
     status::Reporter,
     stream::StreamLimits,
@@ -52,7 +53,7 @@ const RULES: [Rule; 2] = [
     Rule { service: FEDERATION, roles: &["backend", "feed", "gateway", "node", "operator", "venue"], member: None },
 ];
 
-const METHODS: [&str; 8] = [
+const METHODS: [&str; 9] = [
     "tongxing.recognition.v1.RecognitionService/Recognize",
     "tongxing.recognition.v1.RecognitionService/RecognizeStream",
     "tongxing.federation.v1.FederationService/GetTrustList",
@@ -61,6 +62,7 @@ const METHODS: [&str; 8] = [
     "tongxing.federation.v1.FederationService/WatchPolicy",
     "tongxing.federation.v1.FederationService/ListMembers",
     "tongxing.federation.v1.FederationService/WatchMembers",
+    "tongxing.federation.v1.FederationService/GetInclusionProof",
 ];
 
 /// How long the record's writer has to end once the server has; with the server's own grace the stop stays under 5 s.
@@ -83,7 +85,7 @@ pub enum GatewayError {
     /// No certificate to work with.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
-    /// The threads on which homes are asked do not start.
+    /// The threads on which homes are asked, or records delivered, do not start.
     #[error("threads: {0}")]
     Runtime(io::Error),
     /// The access record cannot be kept (I2).
@@ -107,7 +109,9 @@ pub struct Gateway {
     routes: Arc<Routes>,
     writer: Writer,
     impaired: Impaired,
-    runtime: HomeRuntime,
+    blocking: Blocking,
+    homes: OwnRuntime,
+    delivery: OwnRuntime,
 }
 
 impl Gateway {
@@ -122,21 +126,22 @@ impl Gateway {
         let metrics = Metrics::new("gateway", standing.credentials.id())?;
         let meter = metrics.meter();
         let impaired = Impaired::default();
-        let (record, writer, claims) = Record::open(
-            &config.data_dir,
-            config.limits.record,
+        let around = Around {
+            domain: config.domain.clone(),
             clock,
-            RecordMetrics::new(&meter),
-            impaired.clone(),
+            metrics: RecordMetrics::new(&meter),
+            impaired: impaired.clone(),
             blocking,
-        )
-        .map_err(|error| GatewayError::Record(error.to_string()))?;
+        };
+        let (record, writer, claims) = Record::open(&config.data_dir, config.limits.record, around)
+            .map_err(|error| GatewayError::Record(error.to_string()))?;
         let redemptions = Redemptions::new(config.limits.max_redemptions, config.replicas > 1, claims);
         let exchange_metrics = ExchangeMetrics::new(&meter);
         let share = config.limits.max_cache_bytes / Member::all().count() as u64;
         let bounds = HomeBounds { member: config.limits.member, max_cache_bytes: share };
-        let runtime = HomeRuntime::start(blocking).map_err(GatewayError::Runtime)?;
-        let handle = runtime.handle().clone();
+        let homes = OwnRuntime::start("home", blocking).map_err(GatewayError::Runtime)?;
+        let delivery = OwnRuntime::start("deliver", blocking).map_err(GatewayError::Runtime)?;
+        let handle = homes.handle().clone();
         let routes = Routes::new(standing.clone(), bounds, pauses.clone(), handle, exchange_metrics.clone());
         let routes = Arc::new(routes);
         let exchange = Exchange {
@@ -148,15 +153,24 @@ impl Gateway {
             random,
             pauses,
         };
-        Ok(Self { config, standing, metrics, exchange: Arc::new(exchange), routes, writer, impaired, runtime })
+        let exchange = Arc::new(exchange);
+        Ok(Self { config, standing, metrics, exchange, routes, writer, impaired, blocking, homes, delivery })
     }
 
     /// Serves until `shutdown`; returns when everything on record is durable.
     pub async fn serve(self, listeners: Listeners, shutdown: CancellationToken) -> Result<(), GatewayError> {
-        let Self { config, standing, metrics, exchange, routes, writer, impaired, runtime } = self;
+        let Self { config, standing, metrics, exchange, routes, writer, impaired, blocking, homes, delivery } = self;
         let (limits, server) = (config.limits, config.limits.server);
         info!(id = %standing.credentials.id(), members = standing.trust.current().list.members.len(), "gateway serves");
         let following = tokio::spawn(routes.clone().follow(shutdown.clone()));
+        let deliveries = Deliveries {
+            standing: standing.clone(),
+            record: exchange.record.clone(),
+            limits: limits.delivery,
+            metrics: DeliveryMetrics::new(&metrics.meter()),
+            runtime: delivery.handle().clone(),
+        };
+        let delivering = tokio::spawn(deliveries.run(shutdown.clone()));
         let board = Arc::new(Board::new());
         let clock = standing.trust.clock().clone();
         let reporter = Reporter {
@@ -179,7 +193,9 @@ impl Gateway {
         };
         let recognition =
             RecognitionServiceServer::new(recognition).max_decoding_message_size(server.max_request_bytes);
-        let federation = Federation::new(standing.trust.clone(), board, limits.max_watchers, shutdown.clone());
+        let logs = exchange.record.reader().clone();
+        let proofs = Proofs::new(logs, blocking);
+        let federation = Federation::new(standing.trust.clone(), board, proofs, limits.max_watchers, shutdown.clone());
         let federation = FederationServiceServer::new(federation).max_decoding_message_size(server.max_request_bytes);
         let service = Service {
             routes: GrpcRoutes::new(recognition).add_service(federation),
@@ -200,10 +216,11 @@ impl Gateway {
         let served = serve(listeners, standing, service, metrics, shutdown).await;
         following.abort();
         boarding.abort();
+        delivering.abort();
         drop(exchange);
         // The last sender goes with the last exchange; what they queued is committed before this returns.
         let written = timeout(FLUSH, writer.ended()).await;
-        drop(runtime);
+        drop((homes, delivery));
         served?;
         written.map_err(|_| GatewayError::Record("exchanges were still under way when the gateway stopped".into()))
     }

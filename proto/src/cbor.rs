@@ -84,6 +84,24 @@ fn head(out: &mut Vec<u8>, major: u8, argument: u64) {
     }
 }
 
+/// Reads a major type and its argument, and returns what follows. Of the simple ones that have no length.
+pub(crate) fn read_head(bytes: &[u8]) -> Option<(u8, u64, &[u8])> {
+    let (first, rest) = bytes.split_first()?;
+    let argument = |bytes: usize| {
+        let (argument, rest) = rest.split_at_checked(bytes)?;
+        Some((argument.iter().fold(0, |argument, byte| argument << 8 | u64::from(*byte)), rest))
+    };
+    let (argument, rest) = match first & 0x1f {
+        direct @ 0..=23 => (direct.into(), rest),
+        24 => argument(1)?,
+        25 => argument(2)?,
+        26 => argument(4)?,
+        27 => argument(8)?,
+        _ => return None,
+    };
+    Some((first >> 5, argument, rest))
+}
+
 /// Builds a map with integer keys; absent values are left out. The encoder sorts, so order here is for the reader.
 #[derive(Debug, Default)]
 pub struct MapBuilder(Vec<(Value, Value)>);

@@ -49,7 +49,8 @@ const UNTIL: i64 = 3;
 const MAX_CAS: usize = 4;
 const MAX_CA_BYTES: usize = 4096;
 const MAX_ENDPOINTS: usize = 8;
-const MAX_KEYS: usize = 16;
+/// Keys of one use at most.
+pub const MAX_KEYS: usize = 16;
 
 /// The CA certificates of one trust domain, DER.
 pub type Bundle = Vec<Vec<u8>>;

@@ -188,13 +188,12 @@ fn around(example: &Example, name: &str, min: &str, max: &str) -> ([Value; 2], [
     if let (Ok(min), Ok(max)) = (min.parse::<i64>(), max.parse::<i64>()) {
         return ([min, max].map(Value::Integer), [min - 1, max + 1].map(Value::Integer));
     }
+    let other = max.strip_prefix('`').and_then(|max| max.strip_suffix('`'));
+    let other = other.map(|other| &example.table[name.rsplit_once('.').expect(name).0][other]);
+    if let (Ok(min), Some(Value::Integer(max))) = (min.parse::<i64>(), other) {
+        return ([min, *max].map(Value::Integer), [min - 1, max + 1].map(Value::Integer));
+    }
     assert_eq!(min, "1ms", "{name}");
-    let max = match max.strip_prefix('`').and_then(|max| max.strip_suffix('`')) {
-        Some(other) => {
-            let section = name.rsplit_once('.').expect(name).0;
-            example.table[section][other].as_str().expect(name)
-        }
-        None => max,
-    };
+    let max = other.map_or(max, |other| other.as_str().expect(name));
     ([min, max].map(Value::from), ["0ms".into(), format!("{max} 1ms").into()])
 }

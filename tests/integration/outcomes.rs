@@ -5,6 +5,7 @@ use proto::{
         recognition::{Decision, NextStep, Outcome, RecognizeResponse, Source},
         types,
     },
+    log::commit::AccessReceipt,
     statement::LogHead,
     terms::{Kind, Purpose, Scope},
 };
@@ -44,7 +45,10 @@ fn assert_from_home(sandbox: &Sandbox, home: &str, answer: &RecognizeResponse) {
     assert_eq!(answer.exchange_id.len(), 16, "{home}: no exchange id");
     let (of, _) = LogHead::from_change_token(&answer.change_token).expect("a change token");
     assert_eq!(of, member(home), "{home}: a change token of another member");
-    assert!(answer.access_receipt.is_empty(), "{home}: nothing signs receipts yet");
+    let receipt = AccessReceipt::parse(&answer.access_receipt).expect("a receipt");
+    let on_record = receipt.verify(&shared().desk.trust().list).expect("a receipt that verifies");
+    assert_eq!(on_record.owner.to_string(), home.to_string(), "{home}: on another log");
+    assert_eq!(on_record.entry.exchange_id.to_vec(), answer.exchange_id, "{home}: the receipt of another exchange");
 }
 
 fn assert_status(home: &str, seen: &Seen, level: types::Level, decision: Decision, labels: &[&str]) {

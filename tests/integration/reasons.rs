@@ -76,6 +76,7 @@ const TESTED: &[(Reason, Tested)] = &[
     (R::TooManyDevices, Here("assignment")),
     (R::LabelUnknown, Here("assignment")),
     (R::ConsentUnknown, Here("federation")),
+    (R::RecordUnknown, Here("access")),
     (R::ThresholdNotMet, Here("renewal")),
     (R::VersionRolledBack, Here("renewal")),
 ];

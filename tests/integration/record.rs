@@ -8,8 +8,10 @@ use std::{
 };
 
 use ciborium::Value;
+use gateway::record::LogTool;
 use proto::{
     contract::recognition::{Outcome, RecognizeRequest, RecognizeResponse},
+    identity::Realm,
     refusal::Reason,
     suite::sha256,
     terms::Purpose,
@@ -30,13 +32,10 @@ use crate::sandbox::{
     want::{reason, want},
 };
 
-/// The tables of `gateway/src/record/store.rs`.
-const EXCHANGES: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("exchanges");
-const HEADS: TableDefinition<'_, u8, u64> = TableDefinition::new("heads");
-const REFUSALS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("refusals");
+/// A table of `gateway/src/record/store.rs`.
 const REDEMPTIONS: TableDefinition<'_, (u64, [u8; 16]), &str> = TableDefinition::new("redemptions");
 
-/// The entries of `gateway/src/record/entry.rs`.
+/// The entries of `proto/access-record.cddl`.
 const TIME: i64 = 1;
 const VENUE: i64 = 2;
 const CALLER: i64 = 3;
@@ -68,36 +67,30 @@ fn entry(bytes: &[u8]) -> Entry {
     entries.map(|(key, value)| (i64::try_from(key.as_integer().unwrap()).unwrap(), value)).collect()
 }
 
-fn entries(mut batch: &[u8]) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    while let Some((length, rest)) = batch.split_first_chunk::<4>() {
-        let (one, rest) = rest.split_at(u32::from_be_bytes(*length) as usize);
-        entries.push(entry(one));
-        batch = rest;
-    }
-    entries
-}
-
 impl Record {
     fn open(data_dir: &Path) -> Self {
+        let logs = LogTool::open(data_dir).expect("the record opens");
+        let (mut exchanges, mut refusals) = (BTreeMap::<u8, Vec<Entry>>::new(), Vec::new());
+        for (owner, kept_from, size) in logs.logs().unwrap() {
+            let mut records = Vec::new();
+            let all = logs.records(owner, kept_from, u64::MAX, |index, record, _| {
+                assert_eq!(kept_from + records.len() as u64, index, "the log of {owner} has a gap");
+                records.push(entry(record));
+                Ok(())
+            });
+            all.unwrap();
+            assert_eq!(kept_from + records.len() as u64, size, "the head of {owner} is not where its log ends");
+            match owner {
+                Realm::Member(member) => _ = exchanges.insert(member.number(), records),
+                Realm::Gateway => refusals = records,
+            }
+        }
+        for verified in logs.verify(None, shared().now()).unwrap() {
+            verified.expect("what a gateway wrote verifies");
+        }
+        drop(logs);
         let database = Database::open(data_dir.join("record.redb")).expect("the record opens");
-        let read = database.begin_read().unwrap();
-        let mut exchanges: BTreeMap<u8, Vec<Entry>> = BTreeMap::new();
-        for row in read.open_table(EXCHANGES).unwrap().iter().unwrap() {
-            let (key, batch) = row.unwrap();
-            let (home, index) = key.value();
-            let log = exchanges.entry(home).or_default();
-            assert_eq!(log.len() as u64, index, "the log of {home} has a gap");
-            log.extend(entries(batch.value()));
-        }
-        let heads = read.open_table(HEADS).unwrap();
-        for (home, log) in &exchanges {
-            let head = heads.get(home).unwrap().map(|head| head.value());
-            assert_eq!(head, Some(log.len() as u64), "the head of {home} is not where its log ends");
-        }
-        let refusals = read.open_table(REFUSALS).unwrap();
-        let refusals = refusals.iter().unwrap().map(|row| entry(row.unwrap().1.value())).collect();
-        let redemptions = read.open_table(REDEMPTIONS).unwrap();
+        let redemptions = database.begin_read().unwrap().open_table(REDEMPTIONS).unwrap();
         let redemptions = redemptions.iter().unwrap().map(|row| row.unwrap().1.value().to_owned()).collect();
         Self { exchanges, refusals, redemptions }
     }
@@ -251,18 +244,19 @@ async fn a_refusal_is_on_record_too_and_says_nothing_of_a_token_that_did_not_ver
 
 #[tokio::test]
 async fn the_oldest_refusals_make_room() {
-    let gateway = OwnGateway::start(shared(), |config| config.limits.record.max_refusals = 3).await;
+    let gateway = OwnGateway::start(shared(), |config| config.limits.record.max_refusals = 256).await;
     let checkpoint = gateway.at(shared(), &station());
-    for n in 0..5_usize {
+    for n in 0..700_usize {
         let request = RecognizeRequest {
-            token: vec![0xff; n + 1],
+            token: vec![0xff; n % 8 + 1],
             purpose: Purpose::Entry.number().into(),
             ..RecognizeRequest::default()
         };
         assert_eq!(reason("noise", checkpoint.send(request).await), Reason::NotCbor, "another reason");
     }
     let (record, _, _kept) = stop(gateway).await;
-    assert_eq!(record.refusals.len(), 3, "a flood of forgeries fills the disk");
+    // Of 700 the first two blocks of 256 made room.
+    assert_eq!(record.refusals.len(), 700 - 512, "a flood of forgeries fills the disk");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

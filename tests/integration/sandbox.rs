@@ -40,7 +40,10 @@ use std::{
     time::Duration,
 };
 
-use ::gateway::documents::{TrustSource, read_root_key, sign_policy, sign_trust_list};
+use ::gateway::{
+    documents::{GatewaySource, TrustSource, key_to_hex, read_root_key, sign_policy, sign_trust_list},
+    record::LogTool,
+};
 use proto::{
     contract::recognition::{Outcome, RecognizeRequest, RecognizeResponse, freshness::Requirement},
     envelope::MAX_LIFE,
@@ -120,6 +123,25 @@ fn shared_dir() -> PathBuf {
     base.join(std::process::id().to_string())
 }
 
+/// Begins logs for [`gateway::OwnGateway`]s, and has their key in the trust list, which is made out of what its source said
+/// before. Their logs are one another's doubles, so they never deliver.
+fn spare_logs(layout: &Layout) {
+    let key = LogTool::ensure_key(&spare_data(layout)).expect("logs begin");
+    let source = TrustSource {
+        domain: tongxing::layout::DOMAIN.to_owned(),
+        threshold: 1,
+        roots: Vec::new(),
+        gateway: GatewaySource { bundle: PathBuf::new(), log_keys: vec![key_to_hex(&key)] },
+        members: BTreeMap::new(),
+    };
+    fs::write(layout.trust_source(), toml::to_string(&source).unwrap()).unwrap();
+}
+
+/// Where the logs are that own gateways begin with.
+pub(crate) fn spare_data(layout: &Layout) -> PathBuf {
+    layout.dir().join("spare")
+}
+
 impl Sandbox {
     /// A federation of a test's own.
     pub(crate) async fn start(members: &[&str]) -> Self {
@@ -138,6 +160,7 @@ impl Sandbox {
         let members = members.iter().map(|code| (*code).to_owned()).collect();
         let plan = Plan { members, people: PEOPLE, gateways: 1, policy, ..Plan::default() };
         let clock = Arc::new(ManualClock::at(START));
+        spare_logs(&Layout::new(path));
         let federation = Federation::start(&Layout::new(path), &plan, Ports::Any, clock.clone()).await;
         let federation = federation.expect("the federation starts");
         Self { desk: federation.desk().clone(), federation, clock, turns: Mutex::default(), dir }

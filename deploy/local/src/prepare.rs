@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use gateway::{
     documents::{self, GatewaySource, MemberSource, TrustSource},
     pki::{self, Authority, Certificate, LEAF_LIFE, Office},
+    record::LogTool,
 };
 use peer::{
     config::MAX_GATEWAYS,
@@ -26,6 +27,7 @@ use proto::{
     member::Member,
     suite::{SigningKey, Suite},
     time::UnixTime,
+    trust::MAX_KEYS,
 };
 use province_stub::keys::{KeyFiles, Keys, PublicKeys};
 use serde::{Deserialize, Serialize};
@@ -199,7 +201,7 @@ pub fn prepare(layout: &Layout, plan: &Plan, addresses: &Addresses, now: UnixTim
     issue_certificates(layout, plan, &members, &office, &authorities, now)?;
     authorities.iter().try_for_each(|(realm, authority)| office.keep_crl(authority, *realm, now))?;
     let root_keys: Vec<_> = roots.iter().map(|root| documents::key_to_hex(root.verifying_key())).collect();
-    write_trust_source(layout, &members, &addresses, &root_keys)?;
+    write_trust_source(layout, plan, &members, &addresses, &root_keys)?;
     documents::sign_trust_list(&layout.trust_source(), &roots, &layout.trust_list(), now, MAX_LIFE)?;
     let trusted = documents::parse_roots(THRESHOLD, &root_keys)?;
     documents::sign_policy(&plan.policy.toml(), &roots, &trusted, &layout.policy(), now, MAX_LIFE)?;
@@ -278,7 +280,13 @@ fn is_revoked(office: &Office, peer: &PeerId) -> Result<bool> {
     Ok(entries.iter().rev().find(|entry| entry.id == id).is_some_and(|entry| entry.revoked.is_some()))
 }
 
-fn write_trust_source(layout: &Layout, members: &[Member], addresses: &Addresses, roots: &[String]) -> Result<()> {
+fn write_trust_source(
+    layout: &Layout,
+    plan: &Plan,
+    members: &[Member],
+    addresses: &Addresses,
+    roots: &[String],
+) -> Result<()> {
     let before = read_trust_source(layout)?;
     // Who was suspended stays so: the next edition is not an amnesty.
     let suspension = |code: &str| before.as_ref()?.members.get(code)?.suspension.clone();
@@ -299,11 +307,20 @@ fn write_trust_source(layout: &Layout, members: &[Member], addresses: &Addresses
         };
         sources.insert(member.to_string(), source);
     }
+    let log_key = |replica| -> Result<String> {
+        let data_dir = layout.gateway(replica).join("data");
+        let key = LogTool::ensure_key(&data_dir).with_context(|| data_dir.display().to_string())?;
+        Ok(documents::key_to_hex(&key))
+    };
+    let mut log_keys = (1..=usize::from(plan.gateways)).map(log_key).collect::<Result<Vec<_>>>()?;
+    // Keys of logs that are no more stay, the latest of them: what they signed is to be verified still.
+    let former = before.iter().flat_map(|before| &before.gateway.log_keys).filter(|key| !log_keys.contains(key));
+    log_keys.extend(former.take(MAX_KEYS.saturating_sub(log_keys.len())).cloned().collect::<Vec<_>>());
     let source = TrustSource {
         domain: DOMAIN.to_owned(),
         threshold: THRESHOLD,
         roots: roots.to_vec(),
-        gateway: GatewaySource { bundle: bundle(Realm::Gateway)?, log_keys: Vec::new() },
+        gateway: GatewaySource { bundle: bundle(Realm::Gateway)?, log_keys },
         members: sources,
     };
     // What says the same already is left as it is written: its comments, and the audit file that knows its hash.

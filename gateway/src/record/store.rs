@@ -1,28 +1,62 @@
-//! The embedded store (redb): one transaction a batch, one value per log and batch, fsync before it counts.
+//! The embedded store (redb): one transaction a commit, one value per log and commit, fsync before it counts.
+//!
+//! Readers in other processes share the file (`gateway log`); there is one writer. After a failure the store is closed and
+//! opened anew, since redb lets nothing be done with one that failed; what it says then is what holds.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use proto::{member::Member, proof::ProofId, time::UnixTime};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use arc_swap::ArcSwapOption;
+use proto::{
+    identity::Realm,
+    log::{commit::Head, owner_from_number, record::time_and_caller},
+    proof::ProofId,
+    suite::{SigningKey, Suite},
+    time::UnixTime,
+};
+use redb::{
+    Builder, ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, Table,
+    TableDefinition, WriteTransaction,
+};
 use thiserror::Error;
 
-use super::Row;
+use super::{
+    logs::{BLOCK, BLOCK_LEVEL, Heads, LogKey, Staged},
+    row,
+};
 use crate::redemption::Claim;
 
-/// (member's code, index of the first record) → the records of one commit, each behind its length (u32, big-endian).
-const EXCHANGES: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("exchanges");
-/// member's code → index of the next record.
-const HEADS: TableDefinition<'_, u8, u64> = TableDefinition::new("heads");
-/// number → a refusal before any token verified.
-const REFUSALS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("refusals");
+/// (log, index of the first record) → a row. Logs are numbered as in `proto::log`.
+pub(super) const RECORDS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("records");
+/// (log, level, index) → the root of a subtree of at least one block.
+pub(super) const NODES: TableDefinition<'_, (u8, u8, u64), [u8; 32]> = TableDefinition::new("nodes");
+/// log → where its records begin: what was before is trimmed.
+pub(super) const TRIMMED: TableDefinition<'_, u8, u64> = TableDefinition::new("trimmed");
+/// log → how much of it home holds, and its receipt for that.
+pub(super) const DELIVERED: TableDefinition<'_, u8, (u64, &[u8])> = TableDefinition::new("delivered");
 /// (remembered until, proof) → the venue that redeemed it.
 const REDEMPTIONS: TableDefinition<'_, (u64, [u8; 16]), &str> = TableDefinition::new("redemptions");
+/// What there is one of.
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
+/// The layout of all of this.
+const VERSION: &str = "version";
+const LAYOUT: &[u8] = b"1";
+/// The logs' private key, PKCS #8. It is in here so that it lives exactly as long as what it signed.
+const KEY: &str = "key";
+/// The last commit, signed.
+pub(super) const COMMIT: &str = "commit";
+/// All heads, whose hash the last commit has: log, size, root of each.
+pub(super) const HEADS: &str = "heads";
+
+const CACHE_BYTES: usize = 16 << 20;
 /// Expired redemptions taken out in one commit at most.
 const MAX_FORGOTTEN: usize = 1024;
+/// Rows of one log taken out in one commit at most.
+const MAX_TRIMMED_ROWS: usize = 1024;
 
 /// Why the record cannot be kept.
 #[derive(Debug, Error)]
@@ -38,9 +72,12 @@ pub(crate) enum StoreError {
     /// A read or a commit failed.
     #[error("{0}")]
     Failed(#[from] Box<redb::Error>),
-    /// The writer's thread does not start.
-    #[error("the record's writer does not start: {0}")]
-    Thread(std::io::Error),
+    /// The store is not what was committed.
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+    /// The writer's thread does not start, or the witness does not open.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
 }
 
 impl StoreError {
@@ -49,60 +86,205 @@ impl StoreError {
         match self {
             Self::Open { .. } => "open",
             Self::Failed(_) => "commit",
-            Self::Thread(_) => "thread",
+            Self::Damaged(_) => "damaged",
+            Self::Io(_) => "io",
         }
     }
 }
 
-/// The open store. After a failure it is closed and opened anew: redb lets nothing be done with one that failed.
+/// What is wrong with a record that was altered, cut or put back.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{}{what}", place(*owner, *index))]
+pub struct Damage {
+    /// Whose log, if it is one log's.
+    pub owner: Option<Realm>,
+    /// The first index that is not as it was.
+    pub index: Option<u64>,
+    /// Why.
+    pub what: String,
+}
+
+fn place(owner: Option<Realm>, index: Option<u64>) -> String {
+    match (owner, index) {
+        (Some(owner), Some(index)) => format!("the log of {owner} at index {index}: "),
+        (Some(owner), None) => format!("the log of {owner}: "),
+        (None, _) => String::new(),
+    }
+}
+
+impl Damage {
+    pub(super) fn of_store(what: impl Into<String>) -> Self {
+        Self { owner: None, index: None, what: what.into() }
+    }
+
+    pub(super) fn of_log(log: u8, what: impl Into<String>) -> Self {
+        Self { owner: owner_from_number(log), index: None, what: what.into() }
+    }
+
+    pub(super) fn at(log: u8, index: u64, what: impl Into<String>) -> Self {
+        Self { owner: owner_from_number(log), index: Some(index), what: what.into() }
+    }
+}
+
+/// What one commit writes beside its records.
+#[derive(Debug, Default)]
+pub(super) struct Also<'a> {
+    /// Redemptions.
+    pub(super) claims: Vec<&'a Claim>,
+    /// What home has a receipt for.
+    pub(super) delivered: Vec<Delivered<'a>>,
+}
+
+/// A receipt of home.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Delivered<'a> {
+    /// Which log.
+    pub(super) log: u8,
+    /// How much of it home holds.
+    pub(super) size: u64,
+    /// The receipt.
+    pub(super) receipt: &'a [u8],
+    /// Records before this are not kept behind it.
+    pub(super) keep_from: UnixTime,
+}
+
+/// The open store. Readers share it.
+#[derive(Debug)]
 pub(super) struct Store {
     path: PathBuf,
     max_refusals: u64,
-    database: Option<Database>,
+    database: Arc<ArcSwapOption<Database>>,
 }
 
 impl Store {
-    pub(super) fn open(path: &Path, max_refusals: u64) -> Result<Self, StoreError> {
-        let database = open_database(path)?;
-        Ok(Self { path: path.into(), max_refusals, database: Some(database) })
+    /// Opens the store, or makes one with a key of its own.
+    pub(super) fn open(path: &Path, max_refusals: u64) -> Result<(Self, LogKey), StoreError> {
+        let database = builder().create(path).map_err(|error| open_error(path, error))?;
+        let key = settle(&database)?;
+        let database = Arc::new(ArcSwapOption::from_pointee(database));
+        Ok((Self { path: path.into(), max_refusals, database }, key))
+    }
+
+    /// For readers.
+    pub(super) fn shared(&self) -> Arc<ArcSwapOption<Database>> {
+        self.database.clone()
+    }
+
+    /// The open database; `None` after a failure.
+    pub(super) fn database(&self) -> Option<Arc<Database>> {
+        self.database.load_full()
+    }
+
+    /// Opens it again after a failure.
+    pub(super) fn reopen(&self) -> Result<Arc<Database>, StoreError> {
+        let database = Arc::new(builder().open(&self.path).map_err(|error| open_error(&self.path, error))?);
+        self.database.store(Some(database.clone()));
+        Ok(database)
+    }
+
+    /// Commits: all of it is durable, or none.
+    pub(super) fn commit(&self, staged: Option<&Staged>, also: &Also<'_>, now: UnixTime) -> Result<(), StoreError> {
+        let database = self.database().ok_or_else(|| std::io::Error::other("the store is closed"))?;
+        let written = write(&database, staged, also, now, self.max_refusals);
+        written.map_err(|error| {
+            self.database.store(None);
+            StoreError::Failed(Box::new(error))
+        })
     }
 
     /// The redemptions that are still to be remembered.
     pub(super) fn live_redemptions(&self, now: UnixTime) -> Result<Vec<Claim>, StoreError> {
-        let Some(database) = &self.database else { return Ok(Vec::new()) };
-        live_redemptions(database, now).map_err(failed)
-    }
-
-    /// Commits a batch: all of it is durable, or none.
-    pub(super) fn commit<'a>(&mut self, rows: impl Iterator<Item = Row<'a>>, now: UnixTime) -> Result<(), StoreError> {
-        let database = match self.database.take() {
-            Some(database) => database,
-            None => open_database(&self.path)?,
-        };
-        commit(&database, rows, now, self.max_refusals).map_err(failed)?;
-        self.database = Some(database);
-        Ok(())
+        let Some(database) = self.database() else { return Ok(Vec::new()) };
+        live_redemptions(&database, now).map_err(|error| StoreError::Failed(Box::new(error)))
     }
 }
 
-fn failed(error: redb::Error) -> StoreError {
-    StoreError::Failed(Box::new(error))
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_concurrency_mode(ConcurrencyMode::SingleWriter);
+    builder
 }
 
-fn open_database(path: &Path) -> Result<Database, StoreError> {
-    let opened = Database::builder().set_cache_size(16 << 20).create(path);
-    let database = opened.map_err(|error| StoreError::Open { path: path.into(), error: Box::new(error) })?;
-    let create = || -> Result<(), redb::Error> {
-        let transaction = database.begin_write()?;
-        transaction.open_table(EXCHANGES)?;
-        transaction.open_table(HEADS)?;
-        transaction.open_table(REFUSALS)?;
-        transaction.open_table(REDEMPTIONS)?;
-        transaction.commit()?;
-        Ok(())
+/// Opens a store to look at, beside its writer too. One that was not closed and has no writer is recovered first, as its
+/// gateway would.
+pub(super) fn open_to_read(path: &Path) -> Result<ReadTransaction, StoreError> {
+    let failed = |error: redb::TransactionError| StoreError::Failed(Box::new(error.into()));
+    let read_only = || builder().open_read_only(path);
+    let database = match read_only() {
+        Err(redb::DatabaseError::RepairAborted) => {
+            // Closing it is what leaves it recovered.
+            drop(builder().open(path).map_err(|error| open_error(path, error))?);
+            read_only()
+        }
+        opened => opened,
     };
-    create().map_err(failed)?;
-    Ok(database)
+    database.map_err(|error| open_error(path, error))?.begin_read().map_err(failed)
+}
+
+fn open_error(path: &Path, error: redb::DatabaseError) -> StoreError {
+    StoreError::Open { path: path.into(), error: Box::new(error) }
+}
+
+/// Makes what is missing of a new store, and reads its key.
+fn settle(database: &Database) -> Result<LogKey, StoreError> {
+    let make = || -> Result<Option<Vec<u8>>, redb::Error> {
+        let transaction = database.begin_write()?;
+        transaction.open_table(RECORDS)?;
+        transaction.open_table(NODES)?;
+        transaction.open_table(TRIMMED)?;
+        transaction.open_table(DELIVERED)?;
+        transaction.open_table(REDEMPTIONS)?;
+        let key = {
+            let mut meta = transaction.open_table(META)?;
+            if meta.get(KEY)?.is_none() {
+                meta.insert(VERSION, LAYOUT)?;
+                meta.insert(KEY, SigningKey::generate(Suite::Ed25519).to_pkcs8().as_slice())?;
+            }
+            let known = meta.get(VERSION)?.is_some_and(|version| version.value() == LAYOUT);
+            meta.get(KEY)?.filter(|_| known).map(|key| key.value().to_vec())
+        };
+        transaction.commit()?;
+        Ok(key)
+    };
+    let key = make().map_err(Box::new)?;
+    let key = key.ok_or_else(|| Damage::of_store("its layout is of another version"))?;
+    parse_key(&key).map_err(StoreError::from)
+}
+
+pub(super) fn parse_key(pkcs8: &[u8]) -> Result<LogKey, Damage> {
+    let key = SigningKey::from_pkcs8(Suite::Ed25519, pkcs8);
+    key.map(LogKey::new).map_err(|_| Damage::of_store("its key is none"))
+}
+
+/// The key of a store that is looked at.
+pub(super) fn read_key(transaction: &ReadTransaction) -> Result<LogKey, StoreError> {
+    let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+        let meta = transaction.open_table(META)?;
+        let known = meta.get(VERSION)?.is_some_and(|version| version.value() == LAYOUT);
+        Ok(meta.get(KEY)?.filter(|_| known).map(|key| key.value().to_vec()))
+    };
+    let key = read().map_err(Box::new)?;
+    let key = key.ok_or_else(|| Damage::of_store("it has no key, or its layout is of another version"))?;
+    Ok(parse_key(&key)?)
+}
+
+pub(super) fn encode_heads(heads: &Heads) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(heads.len() * 41);
+    for (log, head) in heads {
+        bytes.push(*log);
+        bytes.extend(head.size.to_be_bytes());
+        bytes.extend(head.root);
+    }
+    bytes
+}
+
+pub(super) fn decode_heads(bytes: &[u8]) -> Option<Heads> {
+    let (chunks, rest) = bytes.as_chunks::<41>();
+    let head = |chunk: &[u8; 41]| {
+        let size = u64::from_be_bytes(*chunk[1..].first_chunk()?);
+        Some((chunk[0], Head { owner: owner_from_number(chunk[0])?, size, root: *chunk[9..].first_chunk()? }))
+    };
+    rest.is_empty().then(|| chunks.iter().map(head).collect())?
 }
 
 fn live_redemptions(database: &Database, now: UnixTime) -> Result<Vec<Claim>, redb::Error> {
@@ -119,142 +301,114 @@ fn live_redemptions(database: &Database, now: UnixTime) -> Result<Vec<Claim>, re
     Ok(claims)
 }
 
-fn commit<'a>(
+fn write(
     database: &Database,
-    rows: impl Iterator<Item = Row<'a>>,
+    staged: Option<&Staged>,
+    also: &Also<'_>,
     now: UnixTime,
     max_refusals: u64,
 ) -> Result<(), redb::Error> {
-    let mut logs: BTreeMap<Member, (u64, Vec<u8>)> = BTreeMap::new();
     let transaction = database.begin_write()?;
-    {
-        let mut refusals = transaction.open_table(REFUSALS)?;
-        let mut redemptions = transaction.open_table(REDEMPTIONS)?;
-        let mut next_refusal = refusals.last()?.map_or(0, |(number, _)| number.value() + 1);
-        for row in rows {
-            match row {
-                Row::Exchange { home, entry, claim } => {
-                    let (count, bytes) = logs.entry(home).or_default();
-                    let encoded = entry.encode();
-                    *count += 1;
-                    bytes.extend((encoded.len() as u32).to_be_bytes());
-                    bytes.extend(encoded);
-                    if let Some(claim) = claim {
-                        redemptions.insert((claim.until.as_secs(), claim.id.0), claim.venue.to_string().as_str())?;
-                    }
-                }
-                Row::Refusal(refusal) => {
-                    refusals.insert(next_refusal, refusal.encode().as_slice())?;
-                    next_refusal += 1;
-                }
-            }
-        }
-        while next_refusal - refusals.first()?.map_or(next_refusal, |(first, _)| first.value()) > max_refusals {
-            refusals.pop_first()?;
-        }
-        let ended = redemptions.range(..(now.as_secs(), [0; 16]))?.take(MAX_FORGOTTEN);
-        let ended = ended.map(|row| row.map(|(key, _)| key.value())).collect::<Result<Vec<_>, _>>()?;
-        for key in ended {
-            redemptions.remove(key)?;
-        }
-        let mut exchanges = transaction.open_table(EXCHANGES)?;
-        let mut heads = transaction.open_table(HEADS)?;
-        for (home, (count, bytes)) in logs {
-            let next = heads.get(home.number())?.map_or(0, |head| head.value());
-            exchanges.insert((home.number(), next), bytes.as_slice())?;
-            heads.insert(home.number(), next + count)?;
-        }
+    if let Some(staged) = staged {
+        append(&transaction, staged)?;
+        let own = staged.heads.get(&0xff).map_or(0, |head| head.size);
+        let first = own.saturating_sub(max_refusals).next_multiple_of(BLOCK).min(own / BLOCK * BLOCK);
+        trim(&transaction, 0xff, first, None)?;
+    }
+    redeem(&transaction, &also.claims, now)?;
+    for delivered in &also.delivered {
+        transaction.open_table(DELIVERED)?.insert(delivered.log, (delivered.size, delivered.receipt))?;
+        trim(&transaction, delivered.log, delivered.size / BLOCK * BLOCK, Some(delivered.keep_from))?;
     }
     transaction.commit()?;
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::entry::{Ending, Entry, RefusalEntry};
-    use super::*;
-    use peer::trace::Trace;
-    use proto::{
-        contract::recognition::{Outcome, Source},
-        identity::PeerId,
-        refusal::Reason,
-        terms::{Kind, Purpose, Scope},
-        token::Cti,
-    };
-    use std::{sync::Arc, time::Duration};
-
-    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
-
-    fn entry() -> Entry {
-        Entry {
-            time: NOW,
-            venue: Arc::new("44/station/a".parse().unwrap()),
-            caller: PeerId::backend("44".parse().unwrap(), "app").unwrap(),
-            staff_id: None,
-            purpose: Purpose::Entry,
-            granted: Some(Scope::LEVEL),
-            cti: Cti([1; 16]),
-            kind: Kind::Own,
-            policy_version: 1,
-            exchange_id: [2; 16],
-            trace_id: Trace::of_span(&tracing::Span::none(), None).id(),
-            ending: Ending::Answered { outcome: Outcome::Status, source: Source::Home, statement: Some([3; 16]) },
+fn append(transaction: &WriteTransaction, staged: &Staged) -> Result<(), redb::Error> {
+    let mut records = transaction.open_table(RECORDS)?;
+    for (key, row) in &staged.rows {
+        records.insert(*key, row.as_slice())?;
+    }
+    if !staged.nodes.is_empty() {
+        let mut nodes = transaction.open_table(NODES)?;
+        for (key, hash) in &staged.nodes {
+            nodes.insert(*key, hash)?;
         }
     }
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(COMMIT, &*staged.signed)?;
+    meta.insert(HEADS, encode_heads(&staged.heads).as_slice())?;
+    Ok(())
+}
 
-    fn refusal() -> RefusalEntry {
-        RefusalEntry { time: NOW, caller: PeerId::gateway("1").unwrap(), reason: Reason::NotCbor }
+fn redeem(transaction: &WriteTransaction, claims: &[&Claim], now: UnixTime) -> Result<(), redb::Error> {
+    let mut redemptions = transaction.open_table(REDEMPTIONS)?;
+    for claim in claims {
+        redemptions.insert((claim.until.as_secs(), claim.id.0), claim.venue.to_string().as_str())?;
     }
+    let ended = redemptions.range(..(now.as_secs(), [0; 16]))?.take(MAX_FORGOTTEN);
+    let ended = ended.map(|row| row.map(|(key, _)| key.value())).collect::<Result<Vec<_>, _>>()?;
+    for key in ended {
+        redemptions.remove(key)?;
+    }
+    Ok(())
+}
 
-    fn claim(n: u8, until: UnixTime) -> Claim {
-        Claim::committed(ProofId([n; 16]), "44/station/a".parse().unwrap(), until)
+/// Takes out whole blocks before `before`, a multiple of [`BLOCK`], of rows that are older than `keep_from`. What is left of
+/// their tree are its peaks: they are nodes by themselves, and all that later proofs need.
+fn trim(transaction: &WriteTransaction, log: u8, before: u64, keep_from: Option<UnixTime>) -> Result<(), redb::Error> {
+    let mut trimmed = transaction.open_table(TRIMMED)?;
+    let base = trimmed.get(log)?.map_or(0, |base| base.value());
+    if before <= base {
+        return Ok(());
     }
+    let mut records = transaction.open_table(RECORDS)?;
+    let mut gone: BTreeMap<u64, Option<Vec<u8>>> = BTreeMap::new();
+    let mut reached = base;
+    for entry in records.range((log, base)..(log, before))?.take(MAX_TRIMMED_ROWS) {
+        let (key, row) = entry?;
+        let last = row::records(key.value().1, row.value()).last();
+        let Some(last) = last else { break };
+        let time = time_and_caller(last.record).map(|(time, _)| time);
+        if keep_from.is_some_and(|from| time.is_none_or(|time| time >= from)) {
+            break;
+        }
+        gone.insert(key.value().1, None);
+        reached = last.index + 1;
+    }
+    let base = reached.min(before) / BLOCK * BLOCK;
+    gone.retain(|first, _| *first < base);
+    // The last row may go on beyond the new base: what is left of it begins there.
+    if let Some(mut last) = gone.last_entry() {
+        let first = *last.key();
+        let row = records.get((log, first))?;
+        let rest = row.and_then(|row| row::from(first, row.value(), base));
+        last.insert(rest);
+    }
+    for (first, rest) in gone {
+        records.remove((log, first))?;
+        if let Some(rest) = rest {
+            records.insert((log, base), rest.as_slice())?;
+        }
+    }
+    trim_nodes(&mut transaction.open_table(NODES)?, log, base)?;
+    trimmed.insert(log, base)?;
+    Ok(())
+}
 
-    #[test]
-    fn indexes_have_no_gaps_across_batches_and_reopening() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("record.redb");
-        let (a, b) = ("44".parse().unwrap(), "51".parse().unwrap());
-        let entry = entry();
-        let rows = |homes: &[Member]| -> Vec<Row<'_>> {
-            homes.iter().map(|home| Row::Exchange { home: *home, entry: &entry, claim: None }).collect()
-        };
-        let mut store = Store::open(&path, 10).unwrap();
-        store.commit(rows(&[a, b, a]).into_iter(), NOW).unwrap();
-        drop(store);
-        let mut store = Store::open(&path, 10).unwrap();
-        store.commit(rows(&[a]).into_iter(), NOW).unwrap();
-        let database = store.database.as_ref().unwrap();
-        let keys: Vec<_> = {
-            let table = database.begin_read().unwrap().open_table(EXCHANGES).unwrap();
-            table.iter().unwrap().map(|row| row.unwrap().0.value()).collect()
-        };
-        assert_eq!(keys, [(44, 0), (44, 2), (51, 0)]);
+/// Takes out the nodes before `base` that are none of its peaks.
+fn trim_nodes(nodes: &mut Table<'_, (u8, u8, u64), [u8; 32]>, log: u8, base: u64) -> Result<(), redb::Error> {
+    for level in BLOCK_LEVEL..64 {
+        let whole = base >> level;
+        if whole == 0 {
+            break;
+        }
+        let kept = if whole & 1 == 1 { whole - 1 } else { whole };
+        let inner = nodes.range((log, level, 0)..(log, level, kept))?;
+        let inner = inner.map(|node| node.map(|(key, _)| key.value())).collect::<Result<Vec<_>, _>>()?;
+        for key in inner {
+            nodes.remove(key)?;
+        }
     }
-
-    #[test]
-    fn refusals_are_bounded_and_redemptions_are_remembered_while_they_live() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = Store::open(&dir.path().join("record.redb"), 3).unwrap();
-        let (refusal, entry) = (refusal(), entry());
-        store.commit((0..5).map(|_| Row::Refusal(&refusal)), NOW).unwrap();
-        let kept: Vec<_> = {
-            let table = store.database.as_ref().unwrap().begin_read().unwrap().open_table(REFUSALS).unwrap();
-            table.iter().unwrap().map(|row| row.unwrap().0.value()).collect()
-        };
-        assert_eq!(kept, [2, 3, 4]);
-        let (old, live) = (claim(1, NOW), claim(2, NOW.plus(Duration::from_secs(60))));
-        let home = "44".parse().unwrap();
-        let rows = [&old, &live].map(|claim| Row::Exchange { home, entry: &entry, claim: Some(claim) });
-        store.commit(rows.into_iter(), NOW).unwrap();
-        let later = NOW.plus(Duration::from_secs(1));
-        let ids: Vec<_> = store.live_redemptions(later).unwrap().iter().map(|claim| claim.id).collect();
-        assert_eq!(ids, [ProofId([2; 16])]);
-    }
-
-    #[test]
-    fn a_refusal_holds_nothing_but_who_when_and_why() {
-        let value = proto::cbor::decode(proto::refusal::Object::Token, &refusal().encode(), 200).unwrap();
-        assert_eq!(value.as_map().unwrap().len(), 3);
-    }
+    Ok(())
 }

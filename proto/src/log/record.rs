@@ -114,6 +114,27 @@ impl Caller {
     }
 }
 
+/// When an exchange was, and who called, of a record that nobody has to read whole; `None` if it is none.
+pub fn time_and_caller(record: &[u8]) -> Option<(UnixTime, Caller)> {
+    let (mut rest, mut time) = (record.get(1..)?, None);
+    loop {
+        let (key, after) = rest.split_first()?;
+        let (major, argument, after) = cbor::read_head(after)?;
+        rest = after;
+        match (*key, major) {
+            (TIME, 0) => time = Some(UnixTime::from_secs(argument)),
+            (VENUE | CALLER, 3) => {
+                let (text, after) = rest.split_at_checked(usize::try_from(argument).ok()?)?;
+                if *key == CALLER {
+                    return Some((time?, Caller::from_text(str::from_utf8(text).ok()?)?));
+                }
+                rest = after;
+            }
+            _ => return None,
+        }
+    }
+}
+
 impl From<&PeerId> for Caller {
     fn from(peer: &PeerId) -> Self {
         Self(peer.to_string().into())
@@ -283,14 +304,18 @@ mod tests {
         let unknown =
             Ending::Answered { outcome: Outcome::HomeUnreachable, source: Source::Unspecified, statement: None };
         for entry in [entry(answered()), bare, entry(unknown), entry(Ending::Refused("OF_A_LATER_VERSION".into()))] {
-            assert_eq!(Entry::decode(&entry.encode()), Ok(entry));
+            let bytes = entry.encode();
+            assert_eq!(time_and_caller(&bytes), Some((entry.time, entry.caller.clone())));
+            assert_eq!(Entry::decode(&bytes), Ok(entry));
         }
         let refusal = RefusalEntry {
             time: UnixTime::from_secs(1),
             caller: (&PeerId::gateway("1").unwrap()).into(),
             reason: "NOT_CBOR".into(),
         };
+        assert_eq!(time_and_caller(&refusal.encode()), Some((refusal.time, refusal.caller.clone())));
         assert_eq!(RefusalEntry::decode(&refusal.encode()), Ok(refusal));
+        assert!((0..9).all(|cut| time_and_caller(&[0xa1, 1, 0x1a, 0, 0, 0, 1, 3, 0x62][..cut]).is_none()));
     }
 
     #[test]

@@ -18,9 +18,10 @@ use peer::{
 use proto::{
     contract::{
         federation::{
-            GetPolicyRequest, GetPolicyResponse, GetTrustListRequest, GetTrustListResponse, ListMembersRequest,
-            ListMembersResponse, WatchMembersRequest, WatchMembersResponse, WatchPolicyRequest, WatchPolicyResponse,
-            WatchTrustListRequest, WatchTrustListResponse,
+            GetInclusionProofRequest, GetInclusionProofResponse, GetPolicyRequest, GetPolicyResponse,
+            GetTrustListRequest, GetTrustListResponse, ListMembersRequest, ListMembersResponse, WatchMembersRequest,
+            WatchMembersResponse, WatchPolicyRequest, WatchPolicyResponse, WatchTrustListRequest,
+            WatchTrustListResponse,
             federation_service_server::{FederationService, FederationServiceServer},
         },
         province::{GetNodeRequest, province_service_client::ProvinceServiceClient},
@@ -202,6 +203,13 @@ impl FederationService for Heralded {
     }
 
     async fn get_policy(&self, _request: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
+        nothing_else()
+    }
+
+    async fn get_inclusion_proof(
+        &self,
+        _request: Request<GetInclusionProofRequest>,
+    ) -> Result<Response<GetInclusionProofResponse>, Status> {
         nothing_else()
     }
 

@@ -1,13 +1,18 @@
 //! One more gateway at a federation: the real one, from the federation's own configuration, with what a test changes of
 //! it. Its nodes and venues are the federation's.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use gateway::{
     config::Config,
     server::{Gateway, GatewayError},
 };
-use peer::{dial, serve::Listeners, surroundings::Surroundings, verifier::Expected};
+use peer::{dial, files::create_private_dir, serve::Listeners, surroundings::Surroundings, verifier::Expected};
 use proto::{member::Member, time::Clock, venue::VenueId};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
@@ -17,6 +22,7 @@ use tongxing::{checkpoint::Checkpoint, layout::Layout};
 use super::{
     Sandbox,
     node::{self, FakeNode},
+    spare_data,
 };
 
 /// How often it looks at its files: often, so that tests need not wait.
@@ -47,6 +53,15 @@ pub(crate) fn config(layout: &Layout, data_dir: PathBuf) -> Config {
     config
 }
 
+/// Has a gateway begin with logs whose key is in the trust list, unless it has some.
+pub(crate) fn begin_logs(layout: &Layout, data_dir: &Path) {
+    let record = Path::new("record.redb");
+    create_private_dir(data_dir).expect("a data directory");
+    if !data_dir.join(record).exists() {
+        fs::copy(spare_data(layout).join(record), data_dir.join(record)).expect("logs to begin with");
+    }
+}
+
 /// Reads what a gateway trusts and who it is, without serving.
 pub(crate) fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Gateway, GatewayError> {
     Gateway::open(config, Surroundings::by(clock))
@@ -72,7 +87,10 @@ impl OwnGateway {
     ) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut config = config(sandbox.layout(), dir.path().join("data"));
+        // Doubles of one log: home would take them for two histories of one.
+        config.limits.delivery.every = Duration::from_secs(3600);
         change(&mut config);
+        begin_logs(sandbox.layout(), &config.data_dir);
         let data_dir = config.data_dir.clone();
         let gateway = open(config, clock).expect("the gateway opens");
         let bind = async |address| TcpListener::bind(address).await.expect("a free port");

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tongxing::checkpoint::Checkpoint;
 use tonic::transport::Channel;
 
-use super::{START, Sandbox, until};
+use super::{START, Sandbox, gateway::begin_logs, until};
 
 /// What a process is to be: `gateway` or `node`, and its configuration.
 const PROGRAM: &str = "TONGXING_TEST_PROGRAM";
@@ -54,6 +54,7 @@ impl Program {
         let text = lines.chain([members.to_owned()]).collect::<Vec<_>>().join("\n");
         let config = dir.join(format!("{name}.toml"));
         fs::write(&config, text).unwrap();
+        begin_logs(sandbox.layout(), &dir.join(format!("data-{name}")));
         Self::start("gateway", &config, address, environment).await
     }
 

@@ -1,0 +1,243 @@
+//! `gateway log`: the access logs, verified, shown, exported; beside the running gateway too.
+
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use gateway::{
+    config::Config,
+    documents::key_to_hex,
+    record::{LogTool, Shown, Verified},
+};
+use peer::{config::to_hex, trust::TrustStore};
+use proto::{
+    identity::Realm,
+    log::{owner_from_text, record::Ending},
+    time::{Clock, SystemClock},
+};
+use std::sync::Arc;
+
+use crate::commands::BAD_CONFIGURATION;
+
+/// The access logs.
+#[derive(Subcommand)]
+pub(crate) enum LogCommand {
+    /// Print the public key of the logs, for the trust list; new logs are begun if there are none.
+    Key {
+        /// The data directory.
+        #[arg(long)]
+        data_dir: PathBuf,
+    },
+    /// Verify every record, subtree, head, commit and receipt; exits with 1 if anything is not as it was committed.
+    Verify {
+        #[command(flatten)]
+        of: Of,
+        /// A checkpoint that was kept from earlier: the log must extend it. May be repeated.
+        #[arg(long)]
+        checkpoint: Vec<PathBuf>,
+    },
+    /// Print records, the newest of each log unless it is said from where.
+    Show {
+        #[command(flatten)]
+        of: Of,
+        /// One log: a member's code, or `gateway` for the replica's own.
+        #[arg(long, value_parser = owner)]
+        log: Option<Realm>,
+        /// The first index.
+        #[arg(long, requires = "log")]
+        from: Option<u64>,
+        /// How many of each log.
+        #[arg(long, default_value_t = 20)]
+        limit: u64,
+    },
+    /// Print signed heads, to keep elsewhere.
+    Checkpoint {
+        #[command(flatten)]
+        of: Of,
+        /// One log.
+        #[arg(long, value_parser = owner)]
+        log: Option<Realm>,
+    },
+    /// Write everything as lines of JSON.
+    Export {
+        #[command(flatten)]
+        of: Of,
+        /// Where to; standard output unless said.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+}
+
+/// Whose logs.
+#[derive(Args)]
+pub(crate) struct Of {
+    /// The gateway's configuration file.
+    #[arg(long)]
+    config: PathBuf,
+}
+
+fn owner(text: &str) -> Result<Realm, &'static str> {
+    owner_from_text(text).ok_or("a member's code, or gateway")
+}
+
+impl LogCommand {
+    /// Does it.
+    pub(crate) fn run(self) -> ExitCode {
+        let config = match self.of().map(|of| Config::read(&of.config)).transpose() {
+            Ok(config) => config,
+            Err(error) => {
+                eprintln!("gateway: {error:#}");
+                return ExitCode::from(BAD_CONFIGURATION);
+            }
+        };
+        // A store whose pages were altered may make its own reader panic: that too is a finding.
+        let done = catch_unwind(AssertUnwindSafe(|| self.with(config.as_ref())));
+        match done.unwrap_or_else(|_| bail!("the store cannot be read: its pages are not what was written")) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("gateway: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    const fn of(&self) -> Option<&Of> {
+        match self {
+            Self::Key { .. } => None,
+            Self::Verify { of, .. } | Self::Show { of, .. } | Self::Checkpoint { of, .. } | Self::Export { of, .. } => {
+                Some(of)
+            }
+        }
+    }
+
+    fn with(&self, config: Option<&Config>) -> Result<bool> {
+        if let Self::Key { data_dir } = self {
+            let key = LogTool::ensure_key(data_dir).with_context(|| data_dir.display().to_string())?;
+            println!("{}", key_to_hex(&key));
+            return Ok(true);
+        }
+        let config = config.context("--config is needed")?;
+        let logs = LogTool::open(&config.data_dir).with_context(|| config.data_dir.display().to_string())?;
+        let mut out = BufWriter::new(io::stdout().lock());
+        let well = match self {
+            Self::Key { .. } => true,
+            Self::Verify { checkpoint, .. } => verify(&logs, config, checkpoint, &mut out)?,
+            Self::Show { log, from, limit, .. } => show(&logs, *log, *from, *limit, &mut out)?,
+            Self::Checkpoint { log, .. } => checkpoints(&logs, *log, config, &mut out)?,
+            Self::Export { out: path, .. } => export(&logs, config, path.as_deref(), &mut out)?,
+        };
+        out.flush()?;
+        Ok(well)
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    // A reader that has gone away (`… | head`) is no error.
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+}
+
+fn verify(logs: &LogTool, config: &Config, checkpoints: &[PathBuf], out: &mut impl Write) -> Result<bool> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let trust = TrustStore::open(config.trust.clone(), clock.clone())?.current();
+    let (mut well, mut count) = (true, 0);
+    for found in logs.verify(Some(&trust.list), clock.now())? {
+        match found {
+            Ok(verified) => {
+                count += 1;
+                writeln!(out, "ok    {}", line(&verified))?;
+            }
+            Err(damage) => {
+                well = false;
+                writeln!(out, "FAIL  {damage}")?;
+            }
+        }
+    }
+    for path in checkpoints {
+        let note = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        match logs.check_extends(&note, &config.domain)? {
+            Ok(checkpoint) => writeln!(out, "ok    {}: extended since {}", path.display(), checkpoint.size)?,
+            Err(damage) => {
+                well = false;
+                writeln!(out, "FAIL  {}: {damage}", path.display())?;
+            }
+        }
+    }
+    writeln!(out, "{}", if well { format!("{count} logs verified") } else { "NOT as it was committed".to_owned() })?;
+    Ok(well)
+}
+
+fn line(verified: &Verified) -> String {
+    let Verified { owner, kept_from, size, root, delivered } = verified;
+    let at_home = if *owner == Realm::Gateway { String::new() } else { format!(", {delivered} at home") };
+    format!("{owner}: {size} records, kept from {kept_from}{at_home}, root {}", to_hex(root))
+}
+
+fn show(logs: &LogTool, log: Option<Realm>, from: Option<u64>, limit: u64, out: &mut impl Write) -> Result<bool> {
+    for (owner, base, size) in logs.logs()? {
+        if log.is_some_and(|log| log != owner) {
+            continue;
+        }
+        let first = from.unwrap_or(size.saturating_sub(limit)).max(base);
+        logs.records(owner, first, limit, |index, _, shown| writeln!(out, "{owner} {index:>8}  {}", describe(&shown)))?;
+    }
+    Ok(true)
+}
+
+fn describe(shown: &Shown) -> String {
+    match shown {
+        Shown::Exchange(entry) => {
+            let ending = match &entry.ending {
+                Ending::Answered { outcome, source, .. } => {
+                    let word = |name: &str, prefix: &str| name.trim_start_matches(prefix).to_ascii_lowercase();
+                    let source = word(source.as_str_name(), "SOURCE_");
+                    format!("{} {source}", word(outcome.as_str_name(), "OUTCOME_"))
+                }
+                Ending::Refused(reason) => reason.to_string(),
+            };
+            let staff = entry.staff_id.as_deref().map(|staff| format!(" staff {staff}")).unwrap_or_default();
+            let scope = entry.granted.map_or(0, |scope| scope.bits());
+            format!(
+                "{}  {} {} by {}{staff} scope {scope} {ending}  consent {} exchange {}",
+                entry.time,
+                entry.venue,
+                entry.purpose,
+                entry.caller.as_str(),
+                to_hex(&entry.cti.0),
+                to_hex(&entry.exchange_id),
+            )
+        }
+        Shown::Refusal(refusal) => format!("{}  {} {}", refusal.time, refusal.caller.as_str(), refusal.reason),
+        Shown::Unreadable => "no record".to_owned(),
+    }
+}
+
+fn checkpoints(logs: &LogTool, log: Option<Realm>, config: &Config, out: &mut impl Write) -> Result<bool> {
+    for (owner, ..) in logs.logs()? {
+        if log.is_none_or(|log| log == owner)
+            && let Some(note) = logs.checkpoint(owner, &config.domain)?
+        {
+            writeln!(out, "{note}")?;
+        }
+    }
+    Ok(true)
+}
+
+fn export(logs: &LogTool, config: &Config, path: Option<&Path>, out: &mut impl Write) -> Result<bool> {
+    let Some(path) = path else {
+        logs.export(&config.domain, out)?;
+        return Ok(true);
+    };
+    let mut file = BufWriter::new(File::create(path).with_context(|| path.display().to_string())?);
+    let count = logs.export(&config.domain, &mut file)?;
+    file.flush()?;
+    writeln!(out, "{}: {count} records", path.display())?;
+    Ok(true)
+}

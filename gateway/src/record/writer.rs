@@ -1,0 +1,312 @@
+//! The writer: takes whatever waits, stages it, makes it durable, and tells whoever waits for it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use opentelemetry::KeyValue;
+use peer::{health::Impaired, surroundings::Blocking};
+use proto::{
+    identity::{FederationDomain, Realm},
+    log::{
+        merkle::{Frontier, Hash},
+        owner_number,
+        record::{Caller, time_and_caller},
+    },
+    member::Member,
+    time::{Clock, UnixTime},
+};
+use redb::ReadableDatabase as _;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task,
+};
+use tracing::{error, info, warn};
+
+pub(super) use super::logs::Committed;
+use super::{
+    logs::{Append, BLOCK, Heads, LogKey, Logs},
+    reader::Reader,
+    space::Space,
+    store::{Also, Delivered, Store, StoreError},
+    verify::{check_store, walk},
+    view::View,
+    witness::Witness,
+};
+use crate::{metrics::RecordMetrics, redemption::Claim};
+
+/// How long the writer waits after a commit that failed.
+const FAILURE_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the writer commits.
+#[derive(Debug)]
+pub(super) enum Item {
+    Exchange {
+        home: Member,
+        record: Arc<[u8]>,
+        leaf: Hash,
+        caller: Caller,
+        claim: Option<Claim>,
+        durable: oneshot::Sender<Option<InCommit>>,
+    },
+    Refusal {
+        record: Vec<u8>,
+        leaf: Hash,
+    },
+    Delivered {
+        home: Member,
+        size: u64,
+        receipt: Vec<u8>,
+        keep_from: UnixTime,
+    },
+}
+
+/// Where a record is in a commit that is durable.
+#[derive(Debug)]
+pub(super) struct InCommit {
+    pub(super) commit: Arc<Committed>,
+    pub(super) position: usize,
+}
+
+/// The writer's end, to wait for at shutdown.
+#[derive(Debug)]
+pub(crate) enum Writer {
+    Thread(thread::JoinHandle<()>),
+    Task(task::JoinHandle<()>),
+}
+
+impl Writer {
+    pub(super) fn start(
+        mut commits: Commits,
+        mut items: mpsc::Receiver<Item>,
+        max_batch: usize,
+        blocking: Blocking,
+    ) -> Result<Self, StoreError> {
+        Ok(match blocking {
+            Blocking::Threads => {
+                let write = move || {
+                    let mut batch = Vec::with_capacity(max_batch);
+                    while items.blocking_recv_many(&mut batch, max_batch) > 0 {
+                        if !commits.commit(&mut batch) {
+                            thread::sleep(FAILURE_PAUSE);
+                        }
+                    }
+                };
+                Self::Thread(thread::Builder::new().name("record".into()).spawn(write)?)
+            }
+            Blocking::Inline => Self::Task(tokio::spawn(async move {
+                let mut batch = Vec::with_capacity(max_batch);
+                while items.recv_many(&mut batch, max_batch).await > 0 {
+                    if !commits.commit(&mut batch) {
+                        tokio::time::sleep(FAILURE_PAUSE).await;
+                    }
+                }
+            })),
+        })
+    }
+
+    /// Waits until everything that was queued is committed. The last [`super::Record`] must be gone.
+    pub(crate) async fn ended(self) {
+        let well = match self {
+            Self::Thread(thread) => task::spawn_blocking(move || thread.join().is_ok()).await.unwrap_or(false),
+            Self::Task(task) => task.await.is_ok(),
+        };
+        if !well {
+            error!("the record's writer panicked");
+        }
+    }
+}
+
+/// The writer's work.
+pub(super) struct Commits {
+    path: PathBuf,
+    store: Store,
+    key: LogKey,
+    logs: Logs,
+    witness: Witness,
+    published: Arc<ArcSwap<Heads>>,
+    space: Arc<Space>,
+    clock: Arc<dyn Clock>,
+    metrics: RecordMetrics,
+    impaired: Impaired,
+    failing: bool,
+}
+
+impl Commits {
+    /// Opens the store and takes up the logs where they were, once what is not delivered was verified.
+    pub(super) fn open(
+        path: &Path,
+        max_refusals: u64,
+        space: &Arc<Space>,
+        clock: Arc<dyn Clock>,
+        metrics: RecordMetrics,
+        impaired: Impaired,
+    ) -> Result<Self, StoreError> {
+        let (store, key) = Store::open(path, max_refusals)?;
+        let view = view(&store)?;
+        let (number, heads) = check_store(&view, path)?;
+        let mut frontiers = BTreeMap::new();
+        for (log, head) in &heads {
+            let from = match view.delivered(*log)? {
+                Some((size, _)) => size.min(head.size) / BLOCK * BLOCK,
+                None => view.base(*log)?,
+            };
+            let delivered = view.delivered(*log)?.map_or(0, |(size, _)| size);
+            let frontier = walk(&view.log(*log), &heads, from, None, |index, record| {
+                if let (Realm::Member(home), true) = (head.owner, index >= delivered)
+                    && let Some((_, caller)) = time_and_caller(record)
+                {
+                    space.found(home, &caller, record.len());
+                }
+            })?;
+            frontiers.insert(*log, frontier);
+        }
+        if number == 0 {
+            info!(key = %key.kid(), "new access logs begin: the trust list must have their key");
+        }
+        let logs = Logs::new(key.clone(), number, frontiers);
+        Ok(Self {
+            path: path.to_owned(),
+            published: Arc::new(ArcSwap::new(logs.heads())),
+            witness: Witness::open(path)?,
+            space: space.clone(),
+            store,
+            key,
+            logs,
+            clock,
+            metrics,
+            impaired,
+            failing: false,
+        })
+    }
+
+    pub(super) fn live_redemptions(&self, now: UnixTime) -> Result<Vec<Claim>, StoreError> {
+        self.store.live_redemptions(now)
+    }
+
+    pub(super) fn reader(&self, domain: FederationDomain) -> Reader {
+        Reader::new(self.key.clone(), domain, self.store.shared(), self.published.clone())
+    }
+
+    /// Commits a batch and tells whoever waits for it. False if it failed.
+    pub(super) fn commit(&mut self, batch: &mut Vec<Item>) -> bool {
+        let started = std::time::Instant::now();
+        let result = self.try_commit(batch);
+        self.metrics.commit_seconds.record(started.elapsed().as_secs_f64(), &[]);
+        let committed = match result {
+            Ok(committed) => {
+                self.metrics.records.add(batch.iter().filter(|item| item.record().is_some()).count() as u64, &[]);
+                if self.failing {
+                    info!("the access record is durable again");
+                    self.impaired.set(false);
+                }
+                self.failing = false;
+                committed
+            }
+            Err(error) => {
+                // Loud once, counted always; the next batch tries a store that is opened anew.
+                self.metrics.failures.add(1, &[KeyValue::new("reason", error.word())]);
+                if !self.failing {
+                    error!(%error, "the access record cannot be written: no answers until it can");
+                    self.impaired.set(true);
+                }
+                self.failing = true;
+                None
+            }
+        };
+        let mut position = 0;
+        for item in batch.drain(..) {
+            let at = position;
+            position += usize::from(item.record().is_some());
+            if let Item::Exchange { home, record, caller, durable, .. } = item {
+                if committed.is_none() {
+                    self.space.release(home, &caller, record.len());
+                }
+                // Whoever asked may have given up.
+                let _ = durable.send(committed.clone().map(|commit| InCommit { commit, position: at }));
+            }
+        }
+        !self.failing
+    }
+
+    fn try_commit(&mut self, batch: &[Item]) -> Result<Option<Arc<Committed>>, StoreError> {
+        if self.store.database().is_none() {
+            self.store.reopen()?;
+            self.reload()?;
+        }
+        let now = self.clock.now();
+        let appends = || batch.iter().filter_map(Item::append);
+        let staged = appends().next().is_some().then(|| self.logs.stage(appends(), now));
+        let also = Also {
+            claims: batch.iter().filter_map(Item::claim).collect(),
+            delivered: batch.iter().filter_map(Item::delivered).collect(),
+        };
+        self.store.commit(staged.as_ref(), &also, now)?;
+        let Some(staged) = staged else { return Ok(None) };
+        let committed = Arc::new(self.logs.settle(staged));
+        if let Err(error) = self.witness.note(&committed.signed) {
+            warn!(%error, "the witness of the access record cannot be written: a rollback of it would not be seen here");
+        }
+        self.published.store(self.logs.heads());
+        Ok(Some(committed))
+    }
+
+    /// Takes up what the store says after it was opened again: a commit that failed may have come through.
+    fn reload(&mut self) -> Result<(), StoreError> {
+        let view = view(&self.store)?;
+        let (number, heads) = check_store(&view, &self.path)?;
+        let mut frontiers: BTreeMap<u8, Frontier> = BTreeMap::new();
+        for (log, head) in &heads {
+            frontiers.insert(*log, walk(&view.log(*log), &heads, head.size / BLOCK * BLOCK, None, |_, _| ())?);
+        }
+        self.logs = Logs::new(self.key.clone(), number, frontiers);
+        self.published.store(self.logs.heads());
+        Ok(())
+    }
+}
+
+fn view(store: &Store) -> Result<View, StoreError> {
+    let database = store.database().ok_or_else(|| std::io::Error::other("the store is closed"))?;
+    View::of(&database.begin_read().map_err(|error| StoreError::Failed(Box::new(error.into())))?)
+}
+
+impl Item {
+    fn record(&self) -> Option<&[u8]> {
+        match self {
+            Self::Exchange { record, .. } => Some(record),
+            Self::Refusal { record, .. } => Some(record),
+            Self::Delivered { .. } => None,
+        }
+    }
+
+    fn append(&self) -> Option<Append<'_>> {
+        match self {
+            Self::Exchange { home, record, leaf, .. } => {
+                Some(Append { owner: Realm::Member(*home), record, leaf: *leaf })
+            }
+            Self::Refusal { record, leaf } => Some(Append { owner: Realm::Gateway, record, leaf: *leaf }),
+            Self::Delivered { .. } => None,
+        }
+    }
+
+    fn claim(&self) -> Option<&Claim> {
+        match self {
+            Self::Exchange { claim, .. } => claim.as_ref(),
+            Self::Refusal { .. } | Self::Delivered { .. } => None,
+        }
+    }
+
+    fn delivered(&self) -> Option<Delivered<'_>> {
+        match self {
+            Self::Delivered { home, size, receipt, keep_from } => {
+                Some(Delivered { log: owner_number(Realm::Member(*home)), size: *size, receipt, keep_from: *keep_from })
+            }
+            Self::Exchange { .. } | Self::Refusal { .. } => None,
+        }
+    }
+}
