@@ -52,7 +52,7 @@ async fn main() -> ExitCode {
         Command::TrustList(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Member(command) => command.run(),
-        Command::Log(command) => return command.run(),
+        Command::Log(command) => return command.run().await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

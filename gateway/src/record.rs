@@ -9,6 +9,7 @@
 //!                          deliver reads through `view`, and hands home's receipts to the writer
 //! ```
 
+mod bench;
 mod logs;
 mod reader;
 mod row;
@@ -46,6 +47,7 @@ use proto::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::instrument;
 
+pub use bench::{Figures, bench};
 pub(crate) use reader::{Inclusion, Reader};
 pub use space::SpaceLimits;
 pub use store::Damage;
@@ -151,6 +153,11 @@ impl Record {
         if self.disowned.load(Ordering::Relaxed) {
             return Err(unavailable());
         }
+        self.append(home, entry, claim).await
+    }
+
+    async fn append(&self, home: Member, entry: &Entry, claim: Option<Claim>) -> Result<Vec<u8>, Refusal> {
+        let unavailable = || Refusal::new(Reason::RecordUnavailable);
         let record: Arc<[u8]> = entry.encode().into();
         let leaf = merkle::leaf_hash(&record);
         let (durable, committed) = oneshot::channel();

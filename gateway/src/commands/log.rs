@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use gateway::{
     config::Config,
     documents::key_to_hex,
-    record::{LogTool, Shown, Verified},
+    record::{LogTool, Shown, Verified, bench},
 };
 use peer::{config::to_hex, trust::TrustStore};
 use proto::{
@@ -21,7 +21,7 @@ use proto::{
     log::{owner_from_text, record::Ending},
     time::{Clock, SystemClock},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::commands::BAD_CONFIGURATION;
 
@@ -64,6 +64,19 @@ pub(crate) enum LogCommand {
         #[arg(long, value_parser = owner)]
         log: Option<Realm>,
     },
+    /// Measure how many records a second this machine makes durable, in a new directory that is removed afterwards: so many in
+    /// flight, each waiting for its receipt.
+    Bench {
+        /// Where to put that directory: on the disk that the record is to be on.
+        #[arg(long)]
+        under: PathBuf,
+        /// How many exchanges at once.
+        #[arg(long, value_delimiter = ',', default_value = "1,64,256,512,1024")]
+        in_flight: Vec<usize>,
+        /// How long each takes.
+        #[arg(long, default_value = "5s", value_parser = humantime)]
+        lasts: Duration,
+    },
     /// Write everything as lines of JSON.
     Export {
         #[command(flatten)]
@@ -82,13 +95,26 @@ pub(crate) struct Of {
     config: PathBuf,
 }
 
+fn humantime(text: &str) -> Result<Duration, humantime_serde::re::humantime::DurationError> {
+    humantime_serde::re::humantime::parse_duration(text)
+}
+
 fn owner(text: &str) -> Result<Realm, &'static str> {
     owner_from_text(text).ok_or("a member's code, or gateway")
 }
 
 impl LogCommand {
     /// Does it.
-    pub(crate) fn run(self) -> ExitCode {
+    pub(crate) async fn run(self) -> ExitCode {
+        if let Self::Bench { under, in_flight, lasts } = &self {
+            return match measure(under, in_flight, *lasts).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("gateway: {error:#}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
         let config = match self.of().map(|of| Config::read(&of.config)).transpose() {
             Ok(config) => config,
             Err(error) => {
@@ -111,7 +137,7 @@ impl LogCommand {
 
     const fn of(&self) -> Option<&Of> {
         match self {
-            Self::Key { .. } => None,
+            Self::Key { .. } | Self::Bench { .. } => None,
             Self::Verify { of, .. } | Self::Show { of, .. } | Self::Checkpoint { of, .. } | Self::Export { of, .. } => {
                 Some(of)
             }
@@ -128,7 +154,7 @@ impl LogCommand {
         let logs = LogTool::open(&config.data_dir).with_context(|| config.data_dir.display().to_string())?;
         let mut out = BufWriter::new(io::stdout().lock());
         let well = match self {
-            Self::Key { .. } => true,
+            Self::Key { .. } | Self::Bench { .. } => true,
             Self::Verify { checkpoint, .. } => verify(&logs, config, checkpoint, &mut out)?,
             Self::Show { log, from, limit, .. } => show(&logs, *log, *from, *limit, &mut out)?,
             Self::Checkpoint { log, .. } => checkpoints(&logs, *log, config, &mut out)?,
@@ -137,6 +163,19 @@ impl LogCommand {
         out.flush()?;
         Ok(well)
     }
+}
+
+async fn measure(under: &Path, in_flight: &[usize], lasts: Duration) -> Result<()> {
+    println!("in flight    records/s   p50 ms   p99 ms   records/commit   CPU us/record");
+    for in_flight in in_flight {
+        let dir = tempfile::tempdir_in(under).with_context(|| under.display().to_string())?;
+        let figures = bench(dir.path(), *in_flight, lasts).await?;
+        println!(
+            "{in_flight:>9}  {:>11.0}  {:>7.2}  {:>7.2}  {:>15.1}  {:>14.2}",
+            figures.per_second, figures.p50_ms, figures.p99_ms, figures.per_commit, figures.cpu_us
+        );
+    }
+    Ok(())
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -84,6 +84,11 @@ impl Reader {
         list.gateway.log_keys.get(&self.key.kid()).is_some_and(|key| key == self.key())
     }
 
+    /// How many commits were made.
+    pub(super) fn commits(&self) -> Result<u64, StoreError> {
+        Ok(self.view()?.commit()?.map_or(0, |commit| commit.number))
+    }
+
     /// How many records a member's log has.
     pub(crate) fn size(&self, home: Member) -> u64 {
         size_of(&self.heads.load(), owner_number(Realm::Member(home)))
