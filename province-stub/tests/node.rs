@@ -3,6 +3,7 @@
 // Helpers of tests are tests to us, not to clippy.
 #![allow(clippy::unwrap_used)]
 
+mod accesses;
 mod federation;
 
 use std::{
@@ -16,10 +17,11 @@ use proto::{
     cbor,
     consent_request::ConsentRequest,
     contract::{
+        access::{RecordAccessesRequest, access_log_service_client::AccessLogServiceClient},
         assignment::{SetCodeRequest, assignment_service_client::AssignmentServiceClient},
         province::{LookupRequest, lookup_response::Result as Answer, province_service_client::ProvinceServiceClient},
         traveler::{
-            EnrollDeviceRequest, IssueConsentRequest, IssueConsentResponse,
+            EnrollDeviceRequest, IssueConsentRequest, IssueConsentResponse, ListAccessesRequest,
             traveler_service_client::TravelerServiceClient,
         },
         types::{Document, Purpose},
@@ -35,7 +37,7 @@ use proto::{
     suite::{SigningKey, Suite},
     terms::{Kind, Purposes, Scope},
     time::{Clock as _, ManualClock, SystemClock},
-    token::{Audience, TokenHash, UnverifiedToken, device_key_to_cose},
+    token::{Audience, Cti, TokenHash, UnverifiedToken, device_key_to_cose},
 };
 use province_stub::{
     keys::KeyFiles,
@@ -73,6 +75,7 @@ fn document(person: &SeededPerson) -> Option<Document> {
 
 /// A phone that has enrolled for a person and holds a token.
 struct Phone {
+    device_id: Vec<u8>,
     key: SigningKey,
     issued: IssueConsentResponse,
 }
@@ -89,7 +92,7 @@ impl Phone {
         };
         let device = traveler.enroll_device(request).await.unwrap().into_inner();
         let request = ConsentRequest {
-            device_id: device.device_id.try_into().unwrap(),
+            device_id: device.device_id.clone().try_into().unwrap(),
             audience: Audience::Anywhere,
             purposes: Purposes::ALL,
             scope: Scope::ALL,
@@ -101,13 +104,17 @@ impl Phone {
         };
         let consent_request = request.sign(&enrollment);
         let issued = traveler.issue_consent(IssueConsentRequest { consent_request }).await.unwrap().into_inner();
-        Self { key, issued }
+        Self { device_id: device.device_id, key, issued }
+    }
+
+    fn cti(&self, federation: &Federation) -> Cti {
+        let token = UnverifiedToken::parse(&self.issued.token).unwrap();
+        let token = token.verify(federation.list.members[&home()].consent_keys.values().next().unwrap()).unwrap();
+        token.consent().cti
     }
 
     fn lookup(&self, federation: &Federation) -> LookupRequest {
-        let token = UnverifiedToken::parse(&self.issued.token).unwrap();
-        let token = token.verify(federation.list.members[&home()].consent_keys.values().next().unwrap()).unwrap();
-        let (hash, cti) = (TokenHash::of(&self.issued.token), token.consent().cti);
+        let (hash, cti) = (TokenHash::of(&self.issued.token), self.cti(federation));
         let life = Duration::from_secs(60);
         LookupRequest {
             token: self.issued.token.clone(),
@@ -198,7 +205,7 @@ async fn standing_consents_are_recognised_until_they_are_revoked() {
     let mut province = ProvinceServiceClient::new(federation.dial(&node, &gateway()));
     for ((person, key), issued) in people.iter().zip(keys).zip(issued) {
         let issued = IssueConsentResponse { token: issued.token, ..Default::default() };
-        let request = Phone { key, issued }.lookup(&federation);
+        let request = Phone { device_id: vec![], key, issued }.lookup(&federation);
         let answer = province.lookup(request.clone()).await.unwrap().into_inner().result.unwrap();
         let expected = person.condition != Condition::NoCode;
         assert_eq!(matches!(answer, Answer::Statement(_)), expected, "{:?}", person.condition);
@@ -244,6 +251,10 @@ async fn everybody_calls_what_is_theirs() {
         let mut traveler = TravelerServiceClient::new(channel.clone());
         assert_eq!(reason(traveler.enroll_device(EnrollDeviceRequest::default()).await), travelers, "{peer}");
         assert_eq!(reason(traveler.issue_consent(IssueConsentRequest::default()).await), travelers, "{peer}");
+        assert_eq!(reason(traveler.list_accesses(ListAccessesRequest::default()).await), travelers, "{peer}");
+        // Who may look up may deliver: the gateway alone.
+        let mut log = AccessLogServiceClient::new(channel.clone());
+        assert_eq!(reason(log.record_accesses(RecordAccessesRequest::default()).await), lookup, "{peer}");
         let mut assignment = AssignmentServiceClient::new(channel);
         assert_eq!(reason(assignment.set_code(SetCodeRequest::default()).await), codes, "{peer}");
     }
@@ -365,8 +376,7 @@ async fn no_log_line_and_no_error_ever_holds_a_person() {
     assert!(log.contains("node serves") && log.contains("the store does not answer"), "the log was captured");
     let told = format!("{refused:?}");
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let cti = UnverifiedToken::parse(&phone.issued.token).unwrap();
-    let cti = cti.verify(federation.list.members[&home()].consent_keys.values().next().unwrap()).unwrap().consent().cti;
+    let cti = phone.cti(&federation);
     for secret in [
         person.document.number().to_owned(),
         person.name.as_str().to_owned(),

@@ -11,13 +11,15 @@ use std::{
     time::Duration,
 };
 
-use proto::{random::Random, statement::LogHead, terms::Scope, time::UnixTime, token::Cti};
+use proto::{log::LogId, random::Random, statement::LogHead, terms::Scope, time::UnixTime, token::Cti};
 use province_stub::{
     document::Document,
     request::RequestKey,
     store::{
         Assigned, Change, Device, DeviceId, Found, IssuedConsent, IssuedToken, NewAssignment, NewConsent, NewDevice,
-        NewPerson, PageKey, PersonId, Snapshot, Store, StoreError, sqlite::SqliteStore,
+        NewPerson, PageKey, PersonId, Snapshot, Store, StoreError,
+        access_log::{AccessKey, Delivered, Delivery, LogOnFile, RecordOnFile, TravelerAccess},
+        sqlite::SqliteStore,
     },
 };
 use tokio::sync::watch;
@@ -248,6 +250,28 @@ impl Store for Endpoint {
 
     async fn changes(&self, after: u64, limit: u32) -> Result<Vec<Change>, StoreError> {
         wait(self.store()?.changes(after, limit))
+    }
+
+    async fn record_accesses(&self, delivery: &Delivery) -> Result<Delivered, StoreError> {
+        wait(self.store()?.record_accesses(delivery))
+    }
+
+    async fn accesses(
+        &self,
+        person: PersonId,
+        until: UnixTime,
+        after: Option<AccessKey>,
+        limit: u32,
+    ) -> Result<Vec<TravelerAccess>, StoreError> {
+        wait(self.store()?.accesses(person, until, after, limit))
+    }
+
+    async fn access_logs(&self) -> Result<Vec<LogOnFile>, StoreError> {
+        wait(self.store()?.access_logs())
+    }
+
+    async fn access_records(&self, log: LogId, from: u64, limit: u32) -> Result<Vec<RecordOnFile>, StoreError> {
+        wait(self.store()?.access_records(log, from, limit))
     }
 
     async fn sweep(&self, now: UnixTime) -> Result<u64, StoreError> {

@@ -4,6 +4,7 @@
 //! read of several statements is one deferred transaction, which SQLite answers from one snapshot. `synchronous = FULL`:
 //! what was acknowledged survives a power cut. Many nodes run in one process, so caches are small and readers open late.
 
+mod accesses;
 mod changes;
 mod codes;
 mod consents;
@@ -17,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use proto::{random::Random, statement::LogHead, terms::Scope, time::UnixTime, token::Cti};
+use proto::{log::LogId, random::Random, statement::LogHead, terms::Scope, time::UnixTime, token::Cti};
 use sqlx::{
     ConnectOptions as _, Connection as _, SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
     migrate::{Migration, MigrationType, Migrator},
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use super::{
     Assigned, CHANGE_RETENTION, CONSENT_RETENTION, Change, Device, DeviceId, IssuedConsent, IssuedToken, NewAssignment,
     NewConsent, NewDevice, NewPerson, PageKey, PersonId, REQUEST_RETENTION, Snapshot, Store, StoreError,
+    access_log::{AccessKey, Delivered, Delivery, LogOnFile, RecordOnFile, TravelerAccess},
 };
 use crate::{document::Document, request::RequestKey};
 
@@ -51,7 +53,7 @@ const SWEEPS: [(&str, Duration); 3] = [
 ];
 /// SQLite takes negative sizes as KiB.
 const CACHE_SIZE: &str = "-512";
-const STATEMENT_CACHE: usize = 48;
+const STATEMENT_CACHE: usize = 64;
 
 /// A store in one SQLite file.
 #[derive(Clone, Debug)]
@@ -122,6 +124,7 @@ fn migrator() -> Migrator {
     Migrator::with_migrations(vec![
         simple(1, "initial", include_str!("../../migrations/0001_initial.sql")),
         simple(2, "log file", include_str!("../../migrations/0002_log_file.sql")),
+        simple(3, "access log", include_str!("../../migrations/0003_access_log.sql")),
     ])
 }
 
@@ -247,6 +250,32 @@ impl Store for SqliteStore {
 
     async fn changes(&self, after: u64, limit: u32) -> Result<Vec<Change>, StoreError> {
         changes::after(&mut *self.readers.acquire().await?, after, limit).await
+    }
+
+    async fn record_accesses(&self, delivery: &Delivery) -> Result<Delivered, StoreError> {
+        let mut tx = self.begin().await?;
+        let delivered = accesses::record(&mut tx, delivery).await?;
+        tx.commit().await?;
+        Ok(delivered)
+    }
+
+    async fn accesses(
+        &self,
+        person: PersonId,
+        until: UnixTime,
+        after: Option<AccessKey>,
+        limit: u32,
+    ) -> Result<Vec<TravelerAccess>, StoreError> {
+        accesses::list(&mut *self.readers.acquire().await?, person, until, after, limit).await
+    }
+
+    async fn access_logs(&self) -> Result<Vec<LogOnFile>, StoreError> {
+        let mut reader = self.readers.acquire().await?;
+        accesses::logs(&mut *reader.begin().await?).await
+    }
+
+    async fn access_records(&self, log: LogId, from: u64, limit: u32) -> Result<Vec<RecordOnFile>, StoreError> {
+        accesses::records(&mut *self.readers.acquire().await?, log, from, limit).await
     }
 
     async fn sweep(&self, now: UnixTime) -> Result<u64, StoreError> {

@@ -1,5 +1,7 @@
 //! The contract of every store, whatever its backend. Each case opens a store of its own.
 
+mod accesses;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proto::{random::SystemRandom, statement::Authority, suite::SigningKey};
@@ -17,7 +19,7 @@ const LIMIT: u32 = 4;
 /// Runs every case. `open` gives a new, empty store and whatever has to live as long.
 pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
     macro_rules! cases {
-        ($($case:ident),* $(,)?) => {$({
+        ($($case:path),* $(,)?) => {$({
             let (store, _guard) = open().await;
             $case(store).await;
         })*};
@@ -40,6 +42,11 @@ pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
         old_things_are_forgotten_but_not_the_head,
         numbers_have_no_gaps_under_concurrent_writes,
         status_and_head_are_of_one_snapshot,
+        accesses::are_kept_once_and_bound_to_whose_consent_it_was,
+        accesses::a_delivery_is_kept_whole_however_large,
+        accesses::a_conflict_stores_nothing_but_evidence_and_not_without_end,
+        accesses::are_listed_newest_first_a_page_at_a_time,
+        accesses::no_log_takes_anothers_place,
     );
 }
 
