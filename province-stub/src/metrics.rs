@@ -15,6 +15,7 @@ pub(crate) struct NodeMetrics {
     consents: Counter<u64>,
     revocations: Counter<u64>,
     changes: Counter<u64>,
+    deletions: Counter<u64>,
     accesses: Counter<u64>,
     access_conflicts: Counter<u64>,
 }
@@ -27,6 +28,7 @@ impl NodeMetrics {
             consents: counter("node_consents", "Consent tokens given to phones."),
             revocations: counter("node_revocations", "Consents revoked by their travelers."),
             changes: counter("node_changes", "Change events made by assignments."),
+            deletions: counter("node_deletions", "Travelers forgotten."),
             accesses: counter(
                 "node_accesses",
                 "Access records stored, by whose they are: a traveler's (matched), of no known consent (unmatched), or \
@@ -46,6 +48,10 @@ impl NodeMetrics {
 
     pub(crate) fn revoked(&self) {
         self.revocations.add(1, &[]);
+    }
+
+    pub(crate) fn deleted(&self) {
+        self.deletions.add(1, &[]);
     }
 
     pub(crate) fn took_in(&self, taken: &Taken) {

@@ -40,7 +40,7 @@ use tracing::{Instrument as _, debug_span, field::Empty};
 use crate::{
     accesses::{self, Taken},
     assignment::set_code,
-    consents,
+    consents, deletion,
     enrollment::enroll,
     home::Home,
     issuance::issue,
@@ -125,6 +125,17 @@ impl<S: Store> Endpoint<S> {
         Ok(ListAccessesResponse {
             accesses: page.accesses.iter().map(access).collect(),
             next_page_token: page.next.map(parse::access_page_token).unwrap_or_default(),
+        })
+    }
+
+    async fn answer_delete(&self, request: DeleteTravelerRequest) -> Result<DeleteTravelerResponse, Refusal> {
+        let (_, now) = self.standing()?;
+        let device = parse::deletion(&request)?;
+        let forgotten = deletion::delete(&self.home, now, device).await?;
+        self.metrics.deleted();
+        Ok(DeleteTravelerResponse {
+            change_token: forgotten.head.to_change_token(self.home.member),
+            revoked_consents: forgotten.revoked,
         })
     }
 
@@ -229,9 +240,9 @@ impl<S: Store> TravelerService for Endpoint<S> {
 
     async fn delete_traveler(
         &self,
-        _request: Request<DeleteTravelerRequest>,
+        request: Request<DeleteTravelerRequest>,
     ) -> Result<Response<DeleteTravelerResponse>, Status> {
-        Err(Refusal::new(proto::refusal::Reason::MethodUnknown).into())
+        Ok(Response::new(self.answer_delete(request.into_inner()).await?))
     }
 }
 

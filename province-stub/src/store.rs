@@ -94,6 +94,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         random: &dyn Random,
     ) -> impl Future<Output = Result<u32, StoreError>> + Send;
 
+    /// Forgets the person of a device: all that the store has of them. Every consent of theirs that may still be honoured is
+    /// one event, revoked, in an order that `random` shuffles. Access records that were bound to them stay, bound to nobody.
+    fn delete_traveler(
+        &self,
+        device: DeviceId,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> impl Future<Output = Result<Forgotten, StoreError>> + Send;
+
     /// Everything a lookup needs, read in one snapshot: the log's head, and what stands behind the handle. Of the
     /// evidence only what `scope` discloses is read.
     fn find(&self, cti: Cti, scope: Scope) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
@@ -328,6 +337,15 @@ pub struct Assigned {
     pub head: LogHead,
     /// How many consents it changed.
     pub changed: u32,
+}
+
+/// A person who was forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Where the change log stood afterwards.
+    pub head: LogHead,
+    /// How many consents were revoked.
+    pub revoked: u32,
 }
 
 /// A person to add, with all that is known of them.

@@ -21,7 +21,7 @@ use proto::{
         assignment::{SetCodeRequest, assignment_service_client::AssignmentServiceClient},
         province::{LookupRequest, lookup_response::Result as Answer, province_service_client::ProvinceServiceClient},
         traveler::{
-            EnrollDeviceRequest, IssueConsentRequest, IssueConsentResponse, ListAccessesRequest,
+            DeleteTravelerRequest, EnrollDeviceRequest, IssueConsentRequest, IssueConsentResponse, ListAccessesRequest,
             traveler_service_client::TravelerServiceClient,
         },
         types::{Document, Purpose},
@@ -218,6 +218,29 @@ async fn standing_consents_are_recognised_until_they_are_revoked() {
 }
 
 #[tokio::test]
+async fn a_traveler_is_forgotten_when_the_call_returns() {
+    let federation = Federation::new();
+    let node = federation.start().await;
+    let people = node.handle.seed(12).await.unwrap();
+    let phone = Phone::enroll(&federation, &node, &people[0]).await;
+    let before = status(&federation, &node, &phone).await;
+    let mut traveler = TravelerServiceClient::new(federation.dial(&node, &backend()));
+    let request = DeleteTravelerRequest { device_id: phone.device_id.clone() };
+    let forgotten = traveler.delete_traveler(request.clone()).await.unwrap().into_inner();
+    let (_, head) = LogHead::from_change_token(&forgotten.change_token).unwrap();
+    assert_eq!((forgotten.revoked_consents, head.seq), (1, before.status().head.seq + 1));
+    assert_eq!(reason(traveler.delete_traveler(request).await), Reason::DeviceUnknown);
+    let listed =
+        traveler.list_accesses(ListAccessesRequest { device_id: phone.device_id.clone(), ..Default::default() });
+    assert_eq!(reason(listed.await), Reason::DeviceUnknown);
+    let mut province = ProvinceServiceClient::new(federation.dial(&node, &gateway()));
+    let answer = province.lookup(phone.lookup(&federation)).await.unwrap().into_inner().result.unwrap();
+    assert!(matches!(answer, Answer::UnknownTraveler(_)), "{answer:?}");
+    assert!(scrape(&node).await.contains("node_deletions_total 1"));
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn everybody_calls_what_is_theirs() {
     let federation = Federation::new();
     let node = federation.start().await;
@@ -252,6 +275,7 @@ async fn everybody_calls_what_is_theirs() {
         assert_eq!(reason(traveler.enroll_device(EnrollDeviceRequest::default()).await), travelers, "{peer}");
         assert_eq!(reason(traveler.issue_consent(IssueConsentRequest::default()).await), travelers, "{peer}");
         assert_eq!(reason(traveler.list_accesses(ListAccessesRequest::default()).await), travelers, "{peer}");
+        assert_eq!(reason(traveler.delete_traveler(DeleteTravelerRequest::default()).await), travelers, "{peer}");
         // Who may look up may deliver: the gateway alone.
         let mut log = AccessLogServiceClient::new(channel.clone());
         assert_eq!(reason(log.record_accesses(RecordAccessesRequest::default()).await), lookup, "{peer}");

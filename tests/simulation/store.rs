@@ -16,8 +16,8 @@ use province_stub::{
     document::Document,
     request::RequestKey,
     store::{
-        Assigned, Change, Device, DeviceId, Found, IssuedConsent, IssuedToken, NewAssignment, NewConsent, NewDevice,
-        NewPerson, PageKey, PersonId, Snapshot, Store, StoreError,
+        Assigned, Change, Device, DeviceId, Forgotten, Found, IssuedConsent, IssuedToken, NewAssignment, NewConsent,
+        NewDevice, NewPerson, PageKey, PersonId, Snapshot, Store, StoreError,
         access_log::{AccessKey, Delivered, Delivery, LogOnFile, RecordOnFile, TravelerAccess},
         sqlite::SqliteStore,
     },
@@ -207,6 +207,18 @@ impl Store for Endpoint {
 
     async fn revoke_standing(&self, now: UnixTime, random: &dyn Random) -> Result<u32, StoreError> {
         wait(self.store()?.revoke_standing(now, random))
+    }
+
+    async fn delete_traveler(
+        &self,
+        device: DeviceId,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> Result<Forgotten, StoreError> {
+        let store = self.store()?;
+        let forgotten = wait(store.delete_traveler(device, now, random))?;
+        self.committed(&store, None)?;
+        Ok(forgotten)
     }
 
     async fn find(&self, cti: Cti, scope: Scope) -> Result<Snapshot, StoreError> {

@@ -169,3 +169,32 @@ async fn pages_end_where_the_accesses_do() {
     }
     assert_eq!((indexes, sizes), (vec![4, 3, 2, 1, 0], vec![2, 2, 1]));
 }
+
+/// `cargo test --profile measure -p province-stub --lib -- --ignored --nocapture records_a_second`
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn records_a_second() {
+    const DELIVERIES: u64 = 40;
+    const EACH: u64 = 1_000;
+    let mut log = ReplicaLog::new([]);
+    let fixture = fixture(&[&log]).await;
+    let mut handles = Vec::new();
+    for condition in [Condition::Green, Condition::Red] {
+        for _ in 0..16 {
+            handles.push(fixture.phone(&seeded(condition), |_| {}).await.issued.cti);
+        }
+    }
+    let whose = handles.into_iter().cycle();
+    log.records.extend(whose.take((DELIVERIES * EACH) as usize).map(|cti| entry(cti, NOW).encode()));
+    let all = DELIVERIES * EACH;
+    let deliveries: Vec<_> = (0..DELIVERIES).map(|n| brought(&log, n * EACH, (n + 1) * EACH, all)).collect();
+    let bytes: usize = log.records.iter().map(Vec::len).sum();
+    let started = std::time::Instant::now();
+    for mut delivery in deliveries {
+        // What parsing a request does is part of it.
+        delivery.records = delivery.records.into_iter().map(|access| NewAccess::new(access.record)).collect();
+        let Taken::Receipt { unmatched: 0, .. } = fixture.bring(delivery).await.unwrap() else { panic!("a conflict") };
+    }
+    let took = started.elapsed();
+    println!("{:.0} records/s of {} bytes, {took:?} in all", all as f64 / took.as_secs_f64(), bytes as u64 / all);
+}

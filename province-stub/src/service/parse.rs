@@ -10,7 +10,9 @@ use proto::{
         access::RecordAccessesRequest,
         assignment::SetCodeRequest,
         province::LookupRequest,
-        traveler::{EnrollDeviceRequest, ListAccessesRequest, ListConsentsRequest, RevokeConsentRequest},
+        traveler::{
+            DeleteTravelerRequest, EnrollDeviceRequest, ListAccessesRequest, ListConsentsRequest, RevokeConsentRequest,
+        },
         types,
     },
     log::{LogId, merkle::MAX_PROOF, record::MAX_RECORD_BYTES},
@@ -144,6 +146,11 @@ pub(super) fn revocation(request: &RevokeConsentRequest) -> Result<(DeviceId, Ct
         Err(_) if request.cti.is_empty() => Err(Refusal::missing("cti")),
         Err(_) => Err(Refusal::field("cti", "16 bytes")),
     }
+}
+
+/// Whom to forget.
+pub(super) fn deletion(request: &DeleteTravelerRequest) -> Result<DeviceId, Refusal> {
+    parse_device_id(&request.device_id)
 }
 
 fn parse_device_id(bytes: &[u8]) -> Result<DeviceId, Refusal> {

@@ -168,3 +168,19 @@ pub(super) async fn no_log_takes_anothers_place<S: Store>(store: S) {
     }
     assert!(store.access_records(LogId([0; 32]), 0, 10).await.unwrap().is_empty());
 }
+
+pub(super) async fn outlive_their_traveler<S: Store>(store: S) {
+    let (anna, device, annas) = traveler(&store, 0).await;
+    let (ben, _, bens) = traveler(&store, 1).await;
+    let log = ReplicaLog::new([annas, bens, annas].map(|cti| entry(cti, NOW).encode()));
+    assert_eq!(record(&store, &log.delivery(0, 2, 3)).await, held(&log, 2, 2, 0));
+    store.delete_traveler(device, NOW, &SystemRandom).await.unwrap();
+    // One that is still under way comes home to nobody.
+    assert_eq!(record(&store, &log.delivery(0, 3, 3)).await, held(&log, 3, 1, 1));
+    assert_eq!(on_file(&store, &log).await, log.records);
+    let records = store.access_records(log.id(), 0, 10).await.unwrap();
+    let matched: Vec<_> = records.iter().map(|record| record.matched).collect();
+    assert_eq!(matched, [false, true, false]);
+    assert!(store.accesses(anna, NOW, None, 10).await.unwrap().is_empty());
+    assert_eq!(store.accesses(ben, NOW, None, 10).await.unwrap().len(), 1);
+}
