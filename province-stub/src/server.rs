@@ -25,7 +25,6 @@ use proto::{
     member::Member,
     refusal::{Blame, Refusal},
     statement::LogHead,
-    time::Clock,
     token::Cti,
     trust::{MemberTrust, TrustList},
 };
@@ -189,7 +188,7 @@ impl<S: Store> Node<S> {
             metrics: NodeMetrics::new(&metrics.meter()),
             watchers: Arc::new(Watchers::new(config.watch, shutdown.clone())),
         });
-        let sweeping = tokio::spawn(sweep(home.clone(), standing.trust.clock().clone()));
+        let sweeping = tokio::spawn(sweep(home.clone(), standing.trust.clone()));
         let service = service(endpoint, &config, &metrics);
         let served = serve(listeners, standing, service, metrics, shutdown).await;
         sweeping.abort();
@@ -301,12 +300,13 @@ fn check_trusted(config: &Config, keys: &Keys, list: &TrustList) -> Result<(), N
 }
 
 /// Forgets what is past its retention, now and then.
-async fn sweep<S: Store>(home: Arc<Home<S>>, clock: Arc<dyn Clock>) {
+async fn sweep<S: Store>(home: Arc<Home<S>>, trust: Arc<TrustStore>) {
     let mut tick = interval(SWEEP_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick.tick().await;
     loop {
-        match home.store.sweep(clock.now()).await {
+        let access_retention = trust.current().policy.access_log.home_retention;
+        match home.store.sweep(trust.clock().now(), access_retention).await {
             Ok(0) => _ = tick.tick().await,
             // There may be more; whoever waits to write goes first.
             Ok(_) => sleep(SWEEP_PAUSE).await,

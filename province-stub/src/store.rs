@@ -160,8 +160,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<RecordOnFile>, StoreError>> + Send;
 
     /// Forgets some of what is past its retention, and says how much: nothing when it is done. One transaction is short,
-    /// so that nobody waits for it. The change log's head stays.
-    fn sweep(&self, now: UnixTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    /// so that nobody waits for it. The change log's head stays. Access records are kept for `access_retention` after they
+    /// came, and forgotten from the start of their log on, whose base moves with them; evidence of conflicts too.
+    fn sweep(&self, now: UnixTime, access_retention: Duration) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Finishes what is under way and lets go of the store's files.
     fn close(&self) -> impl Future<Output = ()> + Send;

@@ -286,8 +286,8 @@ impl Store for Endpoint {
         wait(self.store()?.access_records(log, from, limit))
     }
 
-    async fn sweep(&self, now: UnixTime) -> Result<u64, StoreError> {
-        wait(self.store()?.sweep(now))
+    async fn sweep(&self, now: UnixTime, access_retention: Duration) -> Result<u64, StoreError> {
+        wait(self.store()?.sweep(now, access_retention))
     }
 
     async fn close(&self) {}

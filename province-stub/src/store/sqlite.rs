@@ -295,7 +295,7 @@ impl Store for SqliteStore {
         accesses::records(&mut *self.readers.acquire().await?, log, from, limit).await
     }
 
-    async fn sweep(&self, now: UnixTime) -> Result<u64, StoreError> {
+    async fn sweep(&self, now: UnixTime, access_retention: Duration) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
         let mut forgotten = 0;
         for (statement, retention) in SWEEPS {
@@ -303,6 +303,7 @@ impl Store for SqliteStore {
             let swept = sqlx::query(statement).bind(before).bind(SWEPT_AT_ONCE).execute(&mut *tx).await?;
             forgotten += swept.rows_affected();
         }
+        forgotten += accesses::sweep(&mut tx, now.minus(access_retention), SWEPT_AT_ONCE).await?;
         tx.commit().await?;
         Ok(forgotten)
     }

@@ -15,6 +15,8 @@ use crate::{
 };
 
 const LIMIT: u32 = 4;
+/// How long access records are kept.
+const RETENTION: Duration = Duration::from_secs(183 * 24 * 3600);
 
 /// Runs every case. `open` gives a new, empty store and whatever has to live as long.
 pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
@@ -49,6 +51,7 @@ pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
         accesses::are_listed_newest_first_a_page_at_a_time,
         accesses::no_log_takes_anothers_place,
         accesses::outlive_their_traveler,
+        accesses::are_forgotten_from_the_start_of_their_log,
     );
 }
 
@@ -363,16 +366,16 @@ async fn old_things_are_forgotten_but_not_the_head<S: Store>(store: S) {
     let issued = consent(person, NOW, Kind::Own);
     issue(&store, &issued).await.unwrap();
     let assigned = set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap();
-    assert_eq!(store.sweep(NOW.plus(REQUEST_RETENTION)).await.unwrap(), 0);
+    assert_eq!(store.sweep(NOW.plus(REQUEST_RETENTION), RETENTION).await.unwrap(), 0);
     assert_eq!(set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap(), assigned);
     assert_eq!(store.changes(0, 10).await.unwrap().len(), 1);
     let second = Duration::from_secs(1);
     // Two requests, the assignment's and the consent's, and one event.
-    assert_eq!(store.sweep(NOW.plus(CHANGE_RETENTION + second)).await.unwrap(), 3);
+    assert_eq!(store.sweep(NOW.plus(CHANGE_RETENTION + second), RETENTION).await.unwrap(), 3);
     assert!(store.changes(0, 10).await.unwrap().is_empty());
     assert_eq!(store.head().await.unwrap(), assigned.head);
     assert!(store.find(issued.cti, Scope::LEVEL).await.unwrap().found.is_some());
-    assert_eq!(store.sweep(issued.expires_at.plus(CONSENT_RETENTION + second)).await.unwrap(), 1);
+    assert_eq!(store.sweep(issued.expires_at.plus(CONSENT_RETENTION + second), RETENTION).await.unwrap(), 1);
     assert!(store.find(issued.cti, Scope::LEVEL).await.unwrap().found.is_none());
     // Its request is forgotten too: the id may be used anew.
     set(&store, "request-1", &assignment(0, "绿码", NOW)).await.unwrap();

@@ -272,6 +272,36 @@ pub(super) async fn records(
     rows.iter().map(record).collect()
 }
 
+/// Forgets records that came before a time, at most `limit`, and evidence of conflicts that were found before it.
+pub(super) async fn sweep(connection: &mut SqliteConnection, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
+    let evidence = sqlx::query("DELETE FROM access_conflict WHERE at < ?").bind(secs(before));
+    let mut forgotten = evidence.execute(&mut *connection).await?.rows_affected();
+    let logs: Vec<Vec<u8>> =
+        sqlx::query_scalar("SELECT log FROM access_log WHERE base_size < size").fetch_all(&mut *connection).await?;
+    let mut left = limit;
+    for log in logs {
+        let (id, mut held) = open(connection, LogId(log.try_into().map_err(|_| corrupt("log"))?)).await?;
+        let records =
+            sqlx::query("SELECT idx, record, received_at FROM access WHERE log = ? AND idx >= ? ORDER BY idx LIMIT ?");
+        let first = held.base.size();
+        let records = records.bind(id).bind(int(first)).bind(left).fetch_all(&mut *connection).await?;
+        for row in records {
+            // A hole stays where it is: a base beyond it would hide what is missing.
+            if time(&row, "received_at")? >= before || uint(&row, "idx")? != held.base.size() {
+                break;
+            }
+            held.forget(row.try_get("record")?);
+        }
+        if held.base.size() > first {
+            let gone = sqlx::query("DELETE FROM access WHERE log = ? AND idx < ?").bind(id).bind(int(held.base.size()));
+            let gone = gone.execute(&mut *connection).await?.rows_affected();
+            keep(connection, id, &held).await?;
+            (forgotten, left) = (forgotten + gone, left - gone.cast_signed());
+        }
+    }
+    Ok(forgotten)
+}
+
 fn held(row: &SqliteRow) -> Result<HeldLog, StoreError> {
     Ok(HeldLog {
         tree: tree(row, "size", "peaks")?,

@@ -184,3 +184,44 @@ pub(super) async fn outlive_their_traveler<S: Store>(store: S) {
     assert!(store.accesses(anna, NOW, None, 10).await.unwrap().is_empty());
     assert_eq!(store.accesses(ben, NOW, None, 10).await.unwrap().len(), 1);
 }
+
+pub(super) async fn are_forgotten_from_the_start_of_their_log<S: Store>(store: S) {
+    let (anna, _, cti) = traveler(&store, 0).await;
+    let mut log = ReplicaLog::of_strangers(2_600);
+    log.records[1] = entry(cti, NOW).encode();
+    log.records[2_590] = entry(cti, NOW).encode();
+    let young = ReplicaLog::of_strangers(3);
+    let (day, end) = (HOUR * 24, NOW.plus(RETENTION));
+    for (first, last, now) in [(0, 1_000, NOW), (1_000, 2_000, NOW), (2_000, 2_500, NOW), (2_500, 2_600, NOW.plus(day))]
+    {
+        record(&store, &Delivery { now, ..log.delivery(first, last, 2_600) }).await;
+    }
+    record(&store, &Delivery { now: NOW.plus(day), ..young.delivery(0, 3, 3) }).await;
+    record(&store, &log.turned(7).delivery(0, 9, 2_600)).await;
+    let sweep_all = async |now| {
+        let mut forgotten = 0;
+        while let swept @ 1.. = store.sweep(now, RETENTION).await.unwrap() {
+            forgotten += swept;
+        }
+        forgotten
+    };
+    // A day before, other things are long past their retention.
+    sweep_all(end.minus(seconds(1))).await;
+    assert_eq!(sweep_all(end).await, 0);
+    // One conflict is among them.
+    assert_eq!(sweep_all(end.plus(seconds(1))).await, 2_501);
+    let stored = store.access_logs().await.unwrap();
+    assert_eq!((&stored[0].held.base, &stored[0].held.tree), (&tree(&log.records[..2_500]), &tree(&log.records)));
+    assert_eq!((stored[0].conflicts, stored[0].evidence.len(), stored[1].held.base.size()), (1, 0, 0));
+    let left = store.access_records(log.id(), 0, u32::MAX).await.unwrap();
+    assert_eq!(left.iter().map(|record| record.index).collect::<Vec<_>>(), (2_500..2_600).collect::<Vec<_>>());
+    assert_eq!(store.accesses(anna, end, None, 10).await.unwrap().len(), 1);
+    // What is left is compared as before, what is gone is not, and the log goes on.
+    assert_eq!(record(&store, &log.delivery(2_400, 2_600, 2_600)).await, held(&log, 2_600, 0, 0));
+    let other = log.turned(2_550);
+    let expected = Conflict { held_note: Some(log.note(2_600)), held_size: 2_600, shown_size: 2_600, index: 2_550 };
+    assert_eq!(record(&store, &other.delivery(2_400, 2_600, 2_600)).await, Delivered::Conflict(expected));
+    assert_eq!(sweep_all(end.plus(day + seconds(1))).await, 104);
+    log.records.push(entry(cti, NOW).encode());
+    assert_eq!(record(&store, &log.delivery(2_600, 2_601, 2_601)).await, held(&log, 2_601, 1, 1));
+}
