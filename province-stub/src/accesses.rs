@@ -3,6 +3,8 @@
 //! Upholds I2 at home's end: what was taken in is signed for, and a log that tells two stories is found out. A record names
 //! nobody (I6); here alone its consent's handle leads to a traveler, who sees it and nobody else does.
 
+pub mod verify;
+
 use proto::{
     log::{LogId, checkpoint::Checkpoint, delivery::DeliveryReceipt, merkle::Hash},
     policy::Policy,

@@ -96,6 +96,18 @@ impl SqliteStore {
         Ok(store)
     }
 
+    /// Opens the file at `path` only to look at it, also while a node has it open. Nothing is made, migrated or written.
+    pub async fn inspect(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(WAIT)
+            .pragma("query_only", "ON")
+            .disable_statement_logging();
+        let pool = SqlitePoolOptions::new().acquire_timeout(WAIT);
+        let readers = pool.max_connections(1).connect_with(options).await?;
+        Ok(Self { writer: readers.clone(), readers, committed: watch::channel(()).0, path: path.to_owned() })
+    }
+
     /// Begins a new epoch of the change log: whoever restored the store by other means than its file says so with this.
     pub async fn renew_epoch(&self, random: &dyn Random) -> Result<LogHead, StoreError> {
         let mut tx = self.begin().await?;

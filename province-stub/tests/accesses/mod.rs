@@ -1,7 +1,12 @@
 //! The access log on the wire: a replica delivers, home signs, the traveler sees who asked.
 
-use std::sync::Arc;
+use std::{
+    fs,
+    process::{Command, Output},
+    sync::Arc,
+};
 
+use peer::config::to_hex;
 use proto::{
     contract::{
         access::{
@@ -9,7 +14,9 @@ use proto::{
             record_accesses_response::Result as Answer,
         },
         recognition::{Outcome, Source},
-        traveler::{Access, ListAccessesRequest, traveler_service_client::TravelerServiceClient},
+        traveler::{
+            Access, DeleteTravelerRequest, ListAccessesRequest, traveler_service_client::TravelerServiceClient,
+        },
     },
     identity::Realm,
     log::{
@@ -153,5 +160,71 @@ async fn a_delivery_may_be_larger_than_other_calls_but_not_without_end() {
     assert_eq!(reason(log.record_accesses(largest(1_000, 262)).await), Reason::RequestTooLarge);
     assert_eq!(reason(log.record_accesses(largest(1_001, 1)).await), Reason::FieldInvalid);
     assert_eq!(reason(log.record_accesses(largest(1, 513)).await), Reason::FieldInvalid);
+    node.stop().await.unwrap();
+}
+
+/// The node's own configuration file, for its commands.
+fn write_config(federation: &Federation) {
+    let root = to_hex(federation.list.roots.keys()[0].encoded());
+    let text = format!(
+        "member = \"41\"\nname = \"1\"\ndomain = \"tongxing.test\"\nlisten = \"127.0.0.1:7500\"\n\
+         private_listen = \"127.0.0.1:7901\"\ndata_dir = \"data\"\n\
+         [identity]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
+         [trust]\nlist = \"trust\"\npolicy = \"policy\"\nroots = [\"{root}\"]\nthreshold = 1\n\
+         [keys]\nconsent = \"consent.key\"\nstatement = \"statement.key\"\nsecret = \"secret\"\nsealing = \"sealing\"\n"
+    );
+    fs::write(federation.path("node.toml"), text).unwrap();
+}
+
+fn run(federation: &Federation, command: &str) -> Output {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_province-stub"));
+    program.args(["access", command, "--config"]).arg(federation.path("node.toml"));
+    program.output().unwrap()
+}
+
+/// Whether a verification found all well, and what it said.
+fn verify(federation: &Federation) -> (bool, String) {
+    let output = run(federation, "verify");
+    (output.status.success(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test]
+async fn logs_are_verified_and_shown_beside_a_node_that_runs() {
+    let federation = Federation::new();
+    write_config(&federation);
+    let (well, said) = verify(&federation);
+    assert!(!well && said.contains("node.db"), "no store is no log that is well: {said}");
+    assert!(!fs::exists(federation.path("data")).unwrap(), "and looking makes none");
+    let node = federation.start().await;
+    let people = node.handle.seed(12).await.unwrap();
+    let phone = Phone::enroll(&federation, &node, &people[0]).await;
+    let (cti, now) = (phone.cti(&federation), SystemClock.now());
+    let records = vec![entry(cti, now).encode(), entry(Cti([9; 16]), now).encode(), vec![0xff]];
+    let log = LogId::of(federation.log_key.verifying_key());
+    let channel = federation.dial(&node, &gateway());
+    deliver(channel.clone(), delivery(&federation, records.clone())).await;
+
+    let (well, said) = verify(&federation);
+    assert!(well && said.contains(&format!("ok   {log} records 0..3 of 3 signed\n")), "{said}");
+    fs::remove_dir_all(federation.path("data").join("held")).unwrap();
+    assert!(verify(&federation).0, "by the published list too");
+    let shown = String::from_utf8(run(&federation, "show").stdout).unwrap();
+    for line in ["       2 unreadable, 1 bytes", "44/station/guangzhou-south by 41/backend/app (window-3) for travel"] {
+        assert!(shown.contains(line), "{line} in {shown}");
+    }
+    assert_eq!((shown.matches("of a traveler").count(), shown.matches("of nobody known").count()), (1, 1));
+    assert!(!shown.contains(&to_hex(&cti.0)) && !shown.contains(people[0].name.as_str()), "{shown}");
+
+    let mut other = records;
+    other[1] = entry(Cti([8; 16]), now).encode();
+    deliver(channel, delivery(&federation, other)).await;
+    let (well, said) = verify(&federation);
+    let found = "held 3, shown a head of 3, at record 1\n1 logs, 0 failed, 1 conflicts on file\n";
+    assert!(!well && said.contains(found), "{said}");
+    // A traveler who is forgotten takes nothing out of the log.
+    let mut traveler = TravelerServiceClient::new(federation.dial(&node, &backend()));
+    let request = DeleteTravelerRequest { device_id: phone.device_id.clone() };
+    traveler.delete_traveler(request).await.unwrap();
+    assert!(verify(&federation).1.contains(&format!("ok   {log} ")));
     node.stop().await.unwrap();
 }
