@@ -391,6 +391,17 @@ async fn no_log_line_and_no_error_ever_holds_a_person() {
     assignment.set_code(red(person)).await.unwrap();
     let reused = SetCodeRequest { justification: person.name.as_str().into(), ..red(person) };
     let refused = assignment.set_code(reused).await.unwrap_err();
+    // The access log: a record of theirs, two stories, the list, and all of it forgotten.
+    let (channel, now) = (federation.dial(&node, &gateway()), SystemClock.now());
+    for cti in [phone.cti(&federation), Cti([9; 16])] {
+        let record = accesses::entry(cti, now).encode();
+        accesses::deliver(channel.clone(), accesses::delivery(&federation, vec![record])).await;
+    }
+    let mut traveler = TravelerServiceClient::new(federation.dial(&node, &backend()));
+    let list = ListAccessesRequest { device_id: phone.device_id.clone(), ..Default::default() };
+    assert_eq!(traveler.list_accesses(list).await.unwrap().into_inner().accesses.len(), 1);
+    let delete = DeleteTravelerRequest { device_id: phone.device_id.clone() };
+    traveler.delete_traveler(delete).await.unwrap();
     let handle = node.handle.clone();
     node.stop().await.unwrap();
     // A store that fails is logged, with all that it says.
@@ -398,6 +409,7 @@ async fn no_log_line_and_no_error_ever_holds_a_person() {
 
     let log = String::from_utf8_lossy(&LOG.lock().unwrap()).into_owned();
     assert!(log.contains("node serves") && log.contains("the store does not answer"), "the log was captured");
+    assert!(log.contains("an access log tells two stories"), "a conflict is said aloud");
     let told = format!("{refused:?}");
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let cti = phone.cti(&federation);
@@ -405,6 +417,8 @@ async fn no_log_line_and_no_error_ever_holds_a_person() {
         person.document.number().to_owned(),
         person.name.as_str().to_owned(),
         hex(&cti.0),
+        hex(&phone.device_id),
+        format!("{:?}", &phone.device_id),
         hex(&phone.issued.token[..32]),
         format!("{:?}", &phone.issued.token[..32]),
         format!("{:?}", cti.0),
