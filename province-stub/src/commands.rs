@@ -1,3 +1,4 @@
 //! What the binary can be asked to do besides serving, a file a command.
 
+pub(crate) mod access;
 pub(crate) mod keys;

@@ -15,6 +15,8 @@
 //! - [`enrollment`] binds a device's key to a person; [`issuance`] turns what that device signed into a consent token;
 //!   [`standing`] issues tokens in bulk for the member's own tools.
 //! - [`assignment`] sets a code by hand, and with it the events of the change log.
+//! - [`accesses`] takes in what the gateway recorded, and shows each traveler who asked for them; [`deletion`] forgets a
+//!   traveler.
 //! - [`store`] is what all of it remembers: a trait, its types, and SQLite behind them. [`request`] makes writes
 //!   idempotent.
 //! - [`document`] and [`keys`] are identity documents and secrets: parsed once, shown never.
@@ -26,9 +28,11 @@
 #[macro_use]
 mod redacted;
 
+pub mod accesses;
 pub mod assignment;
 pub mod config;
 pub mod consents;
+pub mod deletion;
 pub mod document;
 pub mod enrollment;
 pub mod home;

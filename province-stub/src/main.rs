@@ -1,4 +1,4 @@
-//! `province-stub`: serves a member's node, and makes the keys it signs with.
+//! `province-stub`: serves a member's node, looks at what it has on file, and makes the keys it signs with.
 
 mod commands;
 
@@ -19,7 +19,7 @@ use province_stub::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::keys::KeysCommand;
+use crate::commands::{access::AccessCommand, keys::KeysCommand};
 
 /// A member's node.
 #[derive(Parser)]
@@ -47,6 +47,9 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// The access logs on file. Also beside a running node.
+    #[command(subcommand)]
+    Access(AccessCommand),
     /// The node's own keys.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -69,6 +72,12 @@ async fn main() -> ExitCode {
             Err(error) => return fail(&error, ExitCode::from(BAD_CONFIGURATION)),
         },
         Command::NewEpoch { config } => new_epoch(&config).await,
+        Command::Access(command) => match command.run().await {
+            Ok(true) => Ok(()),
+            // What is wrong has been said.
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
         Command::Keys(command) => command.run(),
     };
     match done {

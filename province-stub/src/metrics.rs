@@ -6,7 +6,7 @@ use opentelemetry::{
 };
 use proto::refusal::{Refusal, reason_name};
 
-use crate::lookup::Answer;
+use crate::{accesses::Taken, lookup::Answer};
 
 /// What a node counts.
 #[derive(Clone, Debug)]
@@ -15,6 +15,9 @@ pub(crate) struct NodeMetrics {
     consents: Counter<u64>,
     revocations: Counter<u64>,
     changes: Counter<u64>,
+    deletions: Counter<u64>,
+    accesses: Counter<u64>,
+    access_conflicts: Counter<u64>,
 }
 
 impl NodeMetrics {
@@ -25,6 +28,13 @@ impl NodeMetrics {
             consents: counter("node_consents", "Consent tokens given to phones."),
             revocations: counter("node_revocations", "Consents revoked by their travelers."),
             changes: counter("node_changes", "Change events made by assignments."),
+            deletions: counter("node_deletions", "Travelers forgotten."),
+            accesses: counter(
+                "node_accesses",
+                "Access records stored, by whose they are: a traveler's (matched), of no known consent (unmatched), or \
+                 nobody can tell (unreadable).",
+            ),
+            access_conflicts: counter("node_access_conflicts", "Deliveries of access logs that tell two stories."),
         }
     }
 
@@ -38,6 +48,21 @@ impl NodeMetrics {
 
     pub(crate) fn revoked(&self) {
         self.revocations.add(1, &[]);
+    }
+
+    pub(crate) fn deleted(&self) {
+        self.deletions.add(1, &[]);
+    }
+
+    pub(crate) fn took_in(&self, taken: &Taken) {
+        let Taken::Receipt { stored, unmatched, unreadable, .. } = *taken else {
+            return self.access_conflicts.add(1, &[]);
+        };
+        let counts =
+            [("matched", stored - unmatched), ("unmatched", unmatched - unreadable), ("unreadable", unreadable)];
+        for (whose, count) in counts {
+            self.accesses.add(u64::from(count), &[KeyValue::new("whose", whose)]);
+        }
     }
 
     pub(crate) fn changed(&self, events: u32) {

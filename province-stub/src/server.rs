@@ -16,6 +16,7 @@ use peer::{
 };
 use proto::{
     contract::{
+        access::access_log_service_server::AccessLogServiceServer,
         assignment::assignment_service_server::AssignmentServiceServer,
         province::province_service_server::ProvinceServiceServer,
         traveler::traveler_service_server::TravelerServiceServer,
@@ -24,7 +25,6 @@ use proto::{
     member::Member,
     refusal::{Blame, Refusal},
     statement::LogHead,
-    time::Clock,
     token::Cti,
     trust::{MemberTrust, TrustList},
 };
@@ -50,6 +50,10 @@ use crate::{
 const PROVINCE: &str = "tongxing.province.v1.ProvinceService";
 const TRAVELER: &str = "tongxing.traveler.v1.TravelerService";
 const ASSIGNMENT: &str = "tongxing.assignment.v1.AssignmentService";
+const ACCESS_LOG: &str = "tongxing.access.v1.AccessLogService";
+
+/// The largest message of the access log's service: deliveries are batches, all other calls are about one thing.
+const MAX_DELIVERY_BYTES: usize = 256 * 1024;
 
 /// How often what is past its retention is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
@@ -184,7 +188,7 @@ impl<S: Store> Node<S> {
             metrics: NodeMetrics::new(&metrics.meter()),
             watchers: Arc::new(Watchers::new(config.watch, shutdown.clone())),
         });
-        let sweeping = tokio::spawn(sweep(home.clone(), standing.trust.clock().clone()));
+        let sweeping = tokio::spawn(sweep(home.clone(), standing.trust.clone()));
         let service = service(endpoint, &config, &metrics);
         let served = serve(listeners, standing, service, metrics, shutdown).await;
         sweeping.abort();
@@ -232,7 +236,7 @@ impl<S: Store> Handle<S> {
     }
 }
 
-/// The three services behind the edge, and who may call which.
+/// The four services behind the edge, and who may call which.
 fn service<S: Store>(endpoint: Arc<Endpoint<S>>, config: &Config, metrics: &Metrics) -> Service {
     let (member, limits) = (config.member, config.limits);
     let max = limits.max_request_bytes;
@@ -240,6 +244,7 @@ fn service<S: Store>(endpoint: Arc<Endpoint<S>>, config: &Config, metrics: &Metr
         Rule { service: PROVINCE, roles: &["gateway"], member: None },
         Rule { service: TRAVELER, roles: &["backend"], member: Some(member) },
         Rule { service: ASSIGNMENT, roles: &["operator"], member: Some(member) },
+        Rule { service: ACCESS_LOG, roles: &["gateway"], member: None },
     ];
     let methods = [
         "tongxing.province.v1.ProvinceService/Lookup",
@@ -249,14 +254,18 @@ fn service<S: Store>(endpoint: Arc<Endpoint<S>>, config: &Config, metrics: &Metr
         "tongxing.traveler.v1.TravelerService/IssueConsent",
         "tongxing.traveler.v1.TravelerService/ListConsents",
         "tongxing.traveler.v1.TravelerService/RevokeConsent",
+        "tongxing.traveler.v1.TravelerService/ListAccesses",
+        "tongxing.traveler.v1.TravelerService/DeleteTraveler",
         "tongxing.assignment.v1.AssignmentService/SetCode",
+        "tongxing.access.v1.AccessLogService/RecordAccesses",
     ];
     let province = ProvinceServiceServer::from_arc(endpoint.clone()).max_decoding_message_size(max);
     let traveler = TravelerServiceServer::from_arc(endpoint.clone()).max_decoding_message_size(max);
-    let assignment = AssignmentServiceServer::from_arc(endpoint).max_decoding_message_size(max);
+    let assignment = AssignmentServiceServer::from_arc(endpoint.clone()).max_decoding_message_size(max);
+    let access_log = AccessLogServiceServer::from_arc(endpoint).max_decoding_message_size(MAX_DELIVERY_BYTES);
     Service {
-        routes: Routes::new(province).add_service(traveler).add_service(assignment),
-        names: &[PROVINCE, TRAVELER, ASSIGNMENT],
+        routes: Routes::new(province).add_service(traveler).add_service(assignment).add_service(access_log),
+        names: &[PROVINCE, TRAVELER, ASSIGNMENT, ACCESS_LOG],
         edge: Edge {
             access: Access::new(rules),
             admission: Admission::new(limits.admission),
@@ -291,12 +300,13 @@ fn check_trusted(config: &Config, keys: &Keys, list: &TrustList) -> Result<(), N
 }
 
 /// Forgets what is past its retention, now and then.
-async fn sweep<S: Store>(home: Arc<Home<S>>, clock: Arc<dyn Clock>) {
+async fn sweep<S: Store>(home: Arc<Home<S>>, trust: Arc<TrustStore>) {
     let mut tick = interval(SWEEP_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick.tick().await;
     loop {
-        match home.store.sweep(clock.now()).await {
+        let access_retention = trust.current().policy.access_log.home_retention;
+        match home.store.sweep(trust.clock().now(), access_retention).await {
             Ok(0) => _ = tick.tick().await,
             // There may be more; whoever waits to write goes first.
             Ok(_) => sleep(SWEEP_PAUSE).await,

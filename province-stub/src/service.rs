@@ -13,18 +13,24 @@ use peer::{
 };
 use proto::{
     contract::{
+        access::{
+            self, RecordAccessesRequest, RecordAccessesResponse, access_log_service_server::AccessLogService,
+            record_accesses_response,
+        },
         assignment::{SetCodeRequest, SetCodeResponse, assignment_service_server::AssignmentService},
         province::{
             GetNodeRequest, GetNodeResponse, LookupRequest, LookupResponse, UnknownTraveler, WatchChangesRequest,
             lookup_response, province_service_server::ProvinceService,
         },
+        recognition::{Outcome, Source},
         traveler::{
-            Consent, DeleteTravelerRequest, DeleteTravelerResponse, EnrollDeviceRequest, EnrollDeviceResponse,
+            Access, Consent, DeleteTravelerRequest, DeleteTravelerResponse, EnrollDeviceRequest, EnrollDeviceResponse,
             IssueConsentRequest, IssueConsentResponse, ListAccessesRequest, ListAccessesResponse, ListConsentsRequest,
             ListConsentsResponse, RevokeConsentRequest, RevokeConsentResponse,
             traveler_service_server::TravelerService,
         },
     },
+    log::record::Ending,
     refusal::{Blame, Refusal},
     time::UnixTime,
 };
@@ -32,18 +38,19 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, debug_span, field::Empty};
 
 use crate::{
+    accesses::{self, Taken},
     assignment::set_code,
-    consents,
+    consents, deletion,
     enrollment::enroll,
     home::Home,
     issuance::issue,
     lookup::{Answer, lookup},
     metrics::{NodeMetrics, outcome_word},
-    store::{IssuedConsent, Store},
+    store::{IssuedConsent, Store, access_log::TravelerAccess},
     watch::Watchers,
 };
 
-/// A home with its wires: what all three services share.
+/// A home with its wires: what all services share.
 #[derive(Debug)]
 pub(crate) struct Endpoint<S> {
     pub(crate) home: Arc<Home<S>>,
@@ -109,6 +116,33 @@ impl<S: Store> Endpoint<S> {
         let head = consents::revoke(&self.home, device, cti, now).await?;
         self.metrics.revoked();
         Ok(RevokeConsentResponse { change_token: head.to_change_token(self.home.member) })
+    }
+
+    async fn answer_list_accesses(&self, request: ListAccessesRequest) -> Result<ListAccessesResponse, Refusal> {
+        let (trust, now) = self.standing()?;
+        let (device, after, size) = parse::list_accesses(&request)?;
+        let page = accesses::list(&self.home, &trust.policy, now, device, after, size).await?;
+        Ok(ListAccessesResponse {
+            accesses: page.accesses.iter().map(access).collect(),
+            next_page_token: page.next.map(parse::access_page_token).unwrap_or_default(),
+        })
+    }
+
+    async fn answer_delete(&self, request: DeleteTravelerRequest) -> Result<DeleteTravelerResponse, Refusal> {
+        let (_, now) = self.standing()?;
+        let device = parse::deletion(&request)?;
+        let forgotten = deletion::delete(&self.home, now, device).await?;
+        self.metrics.deleted();
+        Ok(DeleteTravelerResponse {
+            change_token: forgotten.head.to_change_token(self.home.member),
+            revoked_consents: forgotten.revoked,
+        })
+    }
+
+    async fn answer_record(&self, request: RecordAccessesRequest) -> Result<Taken, Refusal> {
+        let (trust, now) = self.standing()?;
+        let brought = parse::delivery(request)?;
+        accesses::record(&self.home, &trust.list, now, brought).await
     }
 
     async fn answer_node(&self) -> Result<GetNodeResponse, Refusal> {
@@ -199,16 +233,16 @@ impl<S: Store> TravelerService for Endpoint<S> {
 
     async fn list_accesses(
         &self,
-        _request: Request<ListAccessesRequest>,
+        request: Request<ListAccessesRequest>,
     ) -> Result<Response<ListAccessesResponse>, Status> {
-        Err(Refusal::new(proto::refusal::Reason::MethodUnknown).into())
+        Ok(Response::new(self.answer_list_accesses(request.into_inner()).await?))
     }
 
     async fn delete_traveler(
         &self,
-        _request: Request<DeleteTravelerRequest>,
+        request: Request<DeleteTravelerRequest>,
     ) -> Result<Response<DeleteTravelerResponse>, Status> {
-        Err(Refusal::new(proto::refusal::Reason::MethodUnknown).into())
+        Ok(Response::new(self.answer_delete(request.into_inner()).await?))
     }
 }
 
@@ -216,6 +250,51 @@ impl<S: Store> TravelerService for Endpoint<S> {
 impl<S: Store> AssignmentService for Endpoint<S> {
     async fn set_code(&self, request: Request<SetCodeRequest>) -> Result<Response<SetCodeResponse>, Status> {
         Ok(Response::new(self.answer_set_code(request).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Store> AccessLogService for Endpoint<S> {
+    async fn record_accesses(
+        &self,
+        request: Request<RecordAccessesRequest>,
+    ) -> Result<Response<RecordAccessesResponse>, Status> {
+        let taken = self.answer_record(request.into_inner()).await?;
+        self.metrics.took_in(&taken);
+        let result = match taken {
+            Taken::Receipt { receipt, .. } => record_accesses_response::Result::Receipt(receipt),
+            Taken::Conflict(conflict) => record_accesses_response::Result::Conflict(access::Conflict {
+                held_checkpoint: conflict.held_note.unwrap_or_default(),
+                held_size: conflict.held_size,
+                index: conflict.index,
+            }),
+        };
+        Ok(Response::new(RecordAccessesResponse { result: Some(result) }))
+    }
+}
+
+fn access(access: &TravelerAccess) -> Access {
+    let TravelerAccess { log, index, entry, device } = access;
+    let (outcome, source, refused) = match &entry.ending {
+        Ending::Answered { outcome, source, .. } => (*outcome, *source, ""),
+        Ending::Refused(reason) => (Outcome::Unspecified, Source::Unspecified, &**reason),
+    };
+    Access {
+        time: Some(entry.time.to_protobuf()),
+        venue: entry.venue.to_string(),
+        caller: entry.caller.as_str().to_owned(),
+        staff_id: entry.staff_id.clone().unwrap_or_default(),
+        purpose: i32::from(entry.purpose.number()),
+        disclosed_scope: entry.disclosed().map_or(0, |scope| scope.bits().into()),
+        outcome: outcome.into(),
+        source: source.into(),
+        refusal_reason: refused.to_owned(),
+        cti: entry.cti.0.to_vec(),
+        kind: i32::from(entry.kind.number()),
+        device_id: device.map(|device| device.0.to_vec()).unwrap_or_default(),
+        exchange_id: entry.exchange_id.to_vec(),
+        log: log.0.to_vec(),
+        log_index: *index,
     }
 }
 

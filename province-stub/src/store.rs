@@ -4,6 +4,7 @@
 //! snapshot) and I1 (a consent that was revoked is never found unrevoked afterwards). No SQL here; [`sqlite`] is the
 //! embedded backend, and the tests in `store/suite.rs` run against any.
 
+pub mod access_log;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -11,6 +12,7 @@ mod suite;
 use std::{fmt, future::Future, time::Duration};
 
 use proto::{
+    log::LogId,
     random::Random,
     refusal::{Reason, Refusal},
     statement::{Authority, Dose, LogHead, RiskVisit, TestResult},
@@ -22,6 +24,7 @@ use proto::{
 use thiserror::Error;
 use tokio::sync::watch;
 
+use self::access_log::{AccessKey, Delivered, Delivery, LogOnFile, RecordOnFile, TravelerAccess};
 use crate::{document::Document, request::RequestKey};
 
 /// How long past its expiry a consent may still be honoured by somebody: the leeway of whoever checks it, and as much
@@ -91,6 +94,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         random: &dyn Random,
     ) -> impl Future<Output = Result<u32, StoreError>> + Send;
 
+    /// Forgets the person of a device: all that the store has of them. Every consent of theirs that may still be honoured is
+    /// one event, revoked, in an order that `random` shuffles. Access records that were bound to them stay, bound to nobody.
+    fn delete_traveler(
+        &self,
+        device: DeviceId,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> impl Future<Output = Result<Forgotten, StoreError>> + Send;
+
     /// Everything a lookup needs, read in one snapshot: the log's head, and what stands behind the handle. Of the
     /// evidence only what `scope` discloses is read.
     fn find(&self, cti: Cti, scope: Scope) -> impl Future<Output = Result<Snapshot, StoreError>> + Send;
@@ -122,9 +134,35 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Up to `limit` events after number `after`, in order.
     fn changes(&self, after: u64, limit: u32) -> impl Future<Output = Result<Vec<Change>, StoreError>> + Send;
 
+    /// Takes in records of an access log, all or none: [`access_log::HeldLog::followed_by`] says what becomes of them. Each
+    /// is bound to whose consent it was, as far as that is known now. Idempotent.
+    fn record_accesses(&self, delivery: &Delivery) -> impl Future<Output = Result<Delivered, StoreError>> + Send;
+
+    /// Up to `limit` accesses that are bound to a person, none of them after `until`, newest first, those after `after` in
+    /// that order.
+    fn accesses(
+        &self,
+        person: PersonId,
+        until: UnixTime,
+        after: Option<AccessKey>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<TravelerAccess>, StoreError>> + Send;
+
+    /// All access logs on file.
+    fn access_logs(&self) -> impl Future<Output = Result<Vec<LogOnFile>, StoreError>> + Send;
+
+    /// Up to `limit` records on file of an access log, from index `from` on, in order.
+    fn access_records(
+        &self,
+        log: LogId,
+        from: u64,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<RecordOnFile>, StoreError>> + Send;
+
     /// Forgets some of what is past its retention, and says how much: nothing when it is done. One transaction is short,
-    /// so that nobody waits for it. The change log's head stays.
-    fn sweep(&self, now: UnixTime) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    /// so that nobody waits for it. The change log's head stays. Access records are kept for `access_retention` after they
+    /// came, and forgotten from the start of their log on, whose base moves with them; evidence of conflicts too.
+    fn sweep(&self, now: UnixTime, access_retention: Duration) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Finishes what is under way and lets go of the store's files.
     fn close(&self) -> impl Future<Output = ()> + Send;
@@ -300,6 +338,15 @@ pub struct Assigned {
     pub head: LogHead,
     /// How many consents it changed.
     pub changed: u32,
+}
+
+/// A person who was forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Where the change log stood afterwards.
+    pub head: LogHead,
+    /// How many consents were revoked.
+    pub revoked: u32,
 }
 
 /// A person to add, with all that is known of them.

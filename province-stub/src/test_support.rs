@@ -4,16 +4,24 @@ use std::{sync::Arc, time::Duration};
 
 use proto::{
     consent_request::ConsentRequest,
+    contract::recognition::{Outcome, Source},
     envelope::Roots,
     hint::NodeSecret,
+    identity::{PeerId, Realm},
+    log::{
+        LogId,
+        checkpoint::Checkpoint,
+        merkle::{Frontier, Hash, Nodes, consistency_proof, leaf_hash},
+        record::{Ending, Entry},
+    },
     member::Member,
     policy::{NATIONAL, Policy},
     proof::prove,
     random::{self, SystemRandom},
     suite::{SigningKey, Suite},
-    terms::{Kind, Purposes, Scope},
+    terms::{Kind, Purpose, Purposes, Scope},
     time::UnixTime,
-    token::{Audience, TokenHash},
+    token::{Audience, Cti, TokenHash},
     trust::{GatewayTrust, MemberTrust, TrustList, keys},
     venue::VenueId,
 };
@@ -26,7 +34,11 @@ use crate::{
     keys::{Keys, SealingKey},
     request::{Method, RequestKey, digest},
     seed::{self, Condition, SeededPerson},
-    store::{DeviceId, Name, NewDevice, Store, sqlite::SqliteStore},
+    store::{
+        DeviceId, Name, NewDevice, Store,
+        access_log::{Delivery, NewAccess},
+        sqlite::SqliteStore,
+    },
 };
 
 pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
@@ -161,5 +173,97 @@ impl Fixture {
         change(&mut request);
         let (issued, _) = issue(&self.home, &self.policy, NOW, &request.sign(&enrollment_key)).await.unwrap();
         Phone { issued, key }
+    }
+}
+
+/// A record of an exchange with this consent.
+pub(crate) fn entry(cti: Cti, time: UnixTime) -> Entry {
+    Entry {
+        time,
+        venue: Arc::new("44/station/guangzhou-south".parse().unwrap()),
+        caller: (&PeerId::backend("44".parse().unwrap(), "app").unwrap()).into(),
+        staff_id: Some("window-3".into()),
+        purpose: Purpose::Travel,
+        granted: Some(Scope::LEVEL.union(Scope::TESTS)),
+        cti,
+        kind: Kind::Own,
+        policy_version: 1,
+        exchange_id: random16(),
+        trace_id: random16(),
+        ending: Ending::Answered { outcome: Outcome::Status, source: Source::Cache, statement: Some([4; 16]) },
+    }
+}
+
+/// The log that a replica keeps for this member, as far as it wants to tell.
+pub(crate) struct ReplicaLog {
+    pub(crate) key: SigningKey,
+    pub(crate) owner: Realm,
+    pub(crate) records: Vec<Vec<u8>>,
+}
+
+impl Nodes for ReplicaLog {
+    type Error = std::convert::Infallible;
+
+    fn node(&self, level: u8, index: u64) -> Result<Hash, Self::Error> {
+        let (low, count) = ((index << level) as usize, 1 << level);
+        Ok(tree(&self.records[low..low + count]).root())
+    }
+}
+
+/// The tree over these records.
+pub(crate) fn tree(records: &[Vec<u8>]) -> Frontier {
+    let mut tree = Frontier::new();
+    records.iter().for_each(|record| tree.push(leaf_hash(record)));
+    tree
+}
+
+impl ReplicaLog {
+    pub(crate) fn new(records: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let (key, owner) = (SigningKey::generate(Suite::Ed25519), Realm::Member(member()));
+        Self { key, owner, records: records.into_iter().collect() }
+    }
+
+    /// A log of records that say when they were, a second apart, and that nobody here has to do with.
+    pub(crate) fn of_strangers(count: u64) -> Self {
+        Self::new((0..count).map(|i| entry(Cti([9; 16]), NOW.plus(Duration::from_secs(i))).encode()))
+    }
+
+    /// The same log's other history: all that comes from `turn` on is another's.
+    pub(crate) fn turned(&self, turn: usize) -> Self {
+        let key = SigningKey::from_pkcs8(Suite::Ed25519, &self.key.to_pkcs8()).unwrap();
+        let mut records = self.records.clone();
+        records[turn..].iter_mut().for_each(|record| *record = entry(Cti([8; 16]), NOW).encode());
+        Self { key, owner: self.owner, records }
+    }
+
+    pub(crate) fn id(&self) -> LogId {
+        LogId::of(self.key.verifying_key())
+    }
+
+    pub(crate) fn checkpoint(&self, size: u64) -> Checkpoint {
+        let root = tree(&self.records[..size as usize]).root();
+        Checkpoint { log: self.id(), owner: self.owner, size, root }
+    }
+
+    pub(crate) fn note(&self, size: u64) -> String {
+        self.checkpoint(size).sign(&"tongxing.test".parse().unwrap(), &self.key)
+    }
+
+    pub(crate) fn proof(&self, end: u64, size: u64) -> Vec<Hash> {
+        consistency_proof(self, end, size).unwrap()
+    }
+
+    /// The records from `first` to before `end`, with the head of `size`.
+    pub(crate) fn delivery(&self, first: u64, end: u64, size: u64) -> Delivery {
+        let records = &self.records[first as usize..end as usize];
+        Delivery {
+            log: self.id(),
+            first_index: first,
+            records: records.iter().cloned().map(NewAccess::new).collect(),
+            checkpoint: self.checkpoint(size),
+            note: self.note(size),
+            proof: self.proof(end, size),
+            now: NOW,
+        }
     }
 }

@@ -3,6 +3,7 @@
 // Helpers of tests are tests to us, not to clippy.
 #![allow(clippy::unwrap_used)]
 
+mod accesses;
 mod federation;
 
 use std::{
@@ -16,10 +17,11 @@ use proto::{
     cbor,
     consent_request::ConsentRequest,
     contract::{
+        access::{RecordAccessesRequest, access_log_service_client::AccessLogServiceClient},
         assignment::{SetCodeRequest, assignment_service_client::AssignmentServiceClient},
         province::{LookupRequest, lookup_response::Result as Answer, province_service_client::ProvinceServiceClient},
         traveler::{
-            EnrollDeviceRequest, IssueConsentRequest, IssueConsentResponse,
+            DeleteTravelerRequest, EnrollDeviceRequest, IssueConsentRequest, IssueConsentResponse, ListAccessesRequest,
             traveler_service_client::TravelerServiceClient,
         },
         types::{Document, Purpose},
@@ -35,7 +37,7 @@ use proto::{
     suite::{SigningKey, Suite},
     terms::{Kind, Purposes, Scope},
     time::{Clock as _, ManualClock, SystemClock},
-    token::{Audience, TokenHash, UnverifiedToken, device_key_to_cose},
+    token::{Audience, Cti, TokenHash, UnverifiedToken, device_key_to_cose},
 };
 use province_stub::{
     keys::KeyFiles,
@@ -73,6 +75,7 @@ fn document(person: &SeededPerson) -> Option<Document> {
 
 /// A phone that has enrolled for a person and holds a token.
 struct Phone {
+    device_id: Vec<u8>,
     key: SigningKey,
     issued: IssueConsentResponse,
 }
@@ -89,7 +92,7 @@ impl Phone {
         };
         let device = traveler.enroll_device(request).await.unwrap().into_inner();
         let request = ConsentRequest {
-            device_id: device.device_id.try_into().unwrap(),
+            device_id: device.device_id.clone().try_into().unwrap(),
             audience: Audience::Anywhere,
             purposes: Purposes::ALL,
             scope: Scope::ALL,
@@ -101,13 +104,17 @@ impl Phone {
         };
         let consent_request = request.sign(&enrollment);
         let issued = traveler.issue_consent(IssueConsentRequest { consent_request }).await.unwrap().into_inner();
-        Self { key, issued }
+        Self { device_id: device.device_id, key, issued }
+    }
+
+    fn cti(&self, federation: &Federation) -> Cti {
+        let token = UnverifiedToken::parse(&self.issued.token).unwrap();
+        let token = token.verify(federation.list.members[&home()].consent_keys.values().next().unwrap()).unwrap();
+        token.consent().cti
     }
 
     fn lookup(&self, federation: &Federation) -> LookupRequest {
-        let token = UnverifiedToken::parse(&self.issued.token).unwrap();
-        let token = token.verify(federation.list.members[&home()].consent_keys.values().next().unwrap()).unwrap();
-        let (hash, cti) = (TokenHash::of(&self.issued.token), token.consent().cti);
+        let (hash, cti) = (TokenHash::of(&self.issued.token), self.cti(federation));
         let life = Duration::from_secs(60);
         LookupRequest {
             token: self.issued.token.clone(),
@@ -198,7 +205,7 @@ async fn standing_consents_are_recognised_until_they_are_revoked() {
     let mut province = ProvinceServiceClient::new(federation.dial(&node, &gateway()));
     for ((person, key), issued) in people.iter().zip(keys).zip(issued) {
         let issued = IssueConsentResponse { token: issued.token, ..Default::default() };
-        let request = Phone { key, issued }.lookup(&federation);
+        let request = Phone { device_id: vec![], key, issued }.lookup(&federation);
         let answer = province.lookup(request.clone()).await.unwrap().into_inner().result.unwrap();
         let expected = person.condition != Condition::NoCode;
         assert_eq!(matches!(answer, Answer::Statement(_)), expected, "{:?}", person.condition);
@@ -207,6 +214,29 @@ async fn standing_consents_are_recognised_until_they_are_revoked() {
             assert_eq!(reason(province.lookup(request).await), Reason::ConsentRevoked);
         }
     }
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_traveler_is_forgotten_when_the_call_returns() {
+    let federation = Federation::new();
+    let node = federation.start().await;
+    let people = node.handle.seed(12).await.unwrap();
+    let phone = Phone::enroll(&federation, &node, &people[0]).await;
+    let before = status(&federation, &node, &phone).await;
+    let mut traveler = TravelerServiceClient::new(federation.dial(&node, &backend()));
+    let request = DeleteTravelerRequest { device_id: phone.device_id.clone() };
+    let forgotten = traveler.delete_traveler(request.clone()).await.unwrap().into_inner();
+    let (_, head) = LogHead::from_change_token(&forgotten.change_token).unwrap();
+    assert_eq!((forgotten.revoked_consents, head.seq), (1, before.status().head.seq + 1));
+    assert_eq!(reason(traveler.delete_traveler(request).await), Reason::DeviceUnknown);
+    let listed =
+        traveler.list_accesses(ListAccessesRequest { device_id: phone.device_id.clone(), ..Default::default() });
+    assert_eq!(reason(listed.await), Reason::DeviceUnknown);
+    let mut province = ProvinceServiceClient::new(federation.dial(&node, &gateway()));
+    let answer = province.lookup(phone.lookup(&federation)).await.unwrap().into_inner().result.unwrap();
+    assert!(matches!(answer, Answer::UnknownTraveler(_)), "{answer:?}");
+    assert!(scrape(&node).await.contains("node_deletions_total 1"));
     node.stop().await.unwrap();
 }
 
@@ -244,6 +274,11 @@ async fn everybody_calls_what_is_theirs() {
         let mut traveler = TravelerServiceClient::new(channel.clone());
         assert_eq!(reason(traveler.enroll_device(EnrollDeviceRequest::default()).await), travelers, "{peer}");
         assert_eq!(reason(traveler.issue_consent(IssueConsentRequest::default()).await), travelers, "{peer}");
+        assert_eq!(reason(traveler.list_accesses(ListAccessesRequest::default()).await), travelers, "{peer}");
+        assert_eq!(reason(traveler.delete_traveler(DeleteTravelerRequest::default()).await), travelers, "{peer}");
+        // Who may look up may deliver: the gateway alone.
+        let mut log = AccessLogServiceClient::new(channel.clone());
+        assert_eq!(reason(log.record_accesses(RecordAccessesRequest::default()).await), lookup, "{peer}");
         let mut assignment = AssignmentServiceClient::new(channel);
         assert_eq!(reason(assignment.set_code(SetCodeRequest::default()).await), codes, "{peer}");
     }
@@ -356,6 +391,17 @@ async fn no_log_line_and_no_error_ever_holds_a_person() {
     assignment.set_code(red(person)).await.unwrap();
     let reused = SetCodeRequest { justification: person.name.as_str().into(), ..red(person) };
     let refused = assignment.set_code(reused).await.unwrap_err();
+    // The access log: a record of theirs, two stories, the list, and all of it forgotten.
+    let (channel, now) = (federation.dial(&node, &gateway()), SystemClock.now());
+    for cti in [phone.cti(&federation), Cti([9; 16])] {
+        let record = accesses::entry(cti, now).encode();
+        accesses::deliver(channel.clone(), accesses::delivery(&federation, vec![record])).await;
+    }
+    let mut traveler = TravelerServiceClient::new(federation.dial(&node, &backend()));
+    let list = ListAccessesRequest { device_id: phone.device_id.clone(), ..Default::default() };
+    assert_eq!(traveler.list_accesses(list).await.unwrap().into_inner().accesses.len(), 1);
+    let delete = DeleteTravelerRequest { device_id: phone.device_id.clone() };
+    traveler.delete_traveler(delete).await.unwrap();
     let handle = node.handle.clone();
     node.stop().await.unwrap();
     // A store that fails is logged, with all that it says.
@@ -363,14 +409,16 @@ async fn no_log_line_and_no_error_ever_holds_a_person() {
 
     let log = String::from_utf8_lossy(&LOG.lock().unwrap()).into_owned();
     assert!(log.contains("node serves") && log.contains("the store does not answer"), "the log was captured");
+    assert!(log.contains("an access log tells two stories"), "a conflict is said aloud");
     let told = format!("{refused:?}");
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let cti = UnverifiedToken::parse(&phone.issued.token).unwrap();
-    let cti = cti.verify(federation.list.members[&home()].consent_keys.values().next().unwrap()).unwrap().consent().cti;
+    let cti = phone.cti(&federation);
     for secret in [
         person.document.number().to_owned(),
         person.name.as_str().to_owned(),
         hex(&cti.0),
+        hex(&phone.device_id),
+        format!("{:?}", &phone.device_id),
         hex(&phone.issued.token[..32]),
         format!("{:?}", &phone.issued.token[..32]),
         format!("{:?}", cti.0),

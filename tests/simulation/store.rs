@@ -11,13 +11,15 @@ use std::{
     time::Duration,
 };
 
-use proto::{random::Random, statement::LogHead, terms::Scope, time::UnixTime, token::Cti};
+use proto::{log::LogId, random::Random, statement::LogHead, terms::Scope, time::UnixTime, token::Cti};
 use province_stub::{
     document::Document,
     request::RequestKey,
     store::{
-        Assigned, Change, Device, DeviceId, Found, IssuedConsent, IssuedToken, NewAssignment, NewConsent, NewDevice,
-        NewPerson, PageKey, PersonId, Snapshot, Store, StoreError, sqlite::SqliteStore,
+        Assigned, Change, Device, DeviceId, Forgotten, Found, IssuedConsent, IssuedToken, NewAssignment, NewConsent,
+        NewDevice, NewPerson, PageKey, PersonId, Snapshot, Store, StoreError,
+        access_log::{AccessKey, Delivered, Delivery, LogOnFile, RecordOnFile, TravelerAccess},
+        sqlite::SqliteStore,
     },
 };
 use tokio::sync::watch;
@@ -207,6 +209,18 @@ impl Store for Endpoint {
         wait(self.store()?.revoke_standing(now, random))
     }
 
+    async fn delete_traveler(
+        &self,
+        device: DeviceId,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> Result<Forgotten, StoreError> {
+        let store = self.store()?;
+        let forgotten = wait(store.delete_traveler(device, now, random))?;
+        self.committed(&store, None)?;
+        Ok(forgotten)
+    }
+
     async fn find(&self, cti: Cti, scope: Scope) -> Result<Snapshot, StoreError> {
         if !self.commits
             && let Some(image) = self.copy()
@@ -250,8 +264,30 @@ impl Store for Endpoint {
         wait(self.store()?.changes(after, limit))
     }
 
-    async fn sweep(&self, now: UnixTime) -> Result<u64, StoreError> {
-        wait(self.store()?.sweep(now))
+    async fn record_accesses(&self, delivery: &Delivery) -> Result<Delivered, StoreError> {
+        wait(self.store()?.record_accesses(delivery))
+    }
+
+    async fn accesses(
+        &self,
+        person: PersonId,
+        until: UnixTime,
+        after: Option<AccessKey>,
+        limit: u32,
+    ) -> Result<Vec<TravelerAccess>, StoreError> {
+        wait(self.store()?.accesses(person, until, after, limit))
+    }
+
+    async fn access_logs(&self) -> Result<Vec<LogOnFile>, StoreError> {
+        wait(self.store()?.access_logs())
+    }
+
+    async fn access_records(&self, log: LogId, from: u64, limit: u32) -> Result<Vec<RecordOnFile>, StoreError> {
+        wait(self.store()?.access_records(log, from, limit))
+    }
+
+    async fn sweep(&self, now: UnixTime, access_retention: Duration) -> Result<u64, StoreError> {
+        wait(self.store()?.sweep(now, access_retention))
     }
 
     async fn close(&self) {}

@@ -7,11 +7,15 @@ use peer::config::{parse_hex, to_hex};
 use proto::{
     cbor,
     contract::{
+        access::RecordAccessesRequest,
         assignment::SetCodeRequest,
         province::LookupRequest,
-        traveler::{EnrollDeviceRequest, ListConsentsRequest, RevokeConsentRequest},
+        traveler::{
+            DeleteTravelerRequest, EnrollDeviceRequest, ListAccessesRequest, ListConsentsRequest, RevokeConsentRequest,
+        },
         types,
     },
+    log::{LogId, merkle::MAX_PROOF, record::MAX_RECORD_BYTES},
     refusal::{Object, Reason, Refusal},
     statement::{MAX_LABEL_BYTES, MAX_RULE_BYTES},
     suite::VerifyingKey,
@@ -22,13 +26,17 @@ use proto::{
 };
 
 use crate::{
+    accesses::{Brought, MAX_RECORDS},
     assignment::{Assignment, MAX_JUSTIFICATION_CHARS},
     consents::{DEFAULT_PAGE, MAX_PAGE},
     document::{Document, DocumentType},
     enrollment::Enrollment,
     lookup::Query,
     request::RequestId,
-    store::{DeviceId, Name, PageKey},
+    store::{
+        DeviceId, Name, PageKey,
+        access_log::{AccessKey, NewAccess},
+    },
 };
 
 /// A COSE_Key of P-256 has some forty bytes.
@@ -58,16 +66,30 @@ pub(super) fn query(request: LookupRequest) -> Result<Query, Refusal> {
 /// Whose consents, from where on, and how many.
 pub(super) fn list_consents(request: &ListConsentsRequest) -> Result<(DeviceId, Option<PageKey>, u32), Refusal> {
     let device = parse_device_id(&request.device_id)?;
-    let size = match u32::try_from(request.page_size) {
-        Ok(0) => DEFAULT_PAGE,
-        Ok(size) if size <= MAX_PAGE => size,
-        _ => return Err(Refusal::field("page_size", "0 to 100")),
-    };
-    let after = match request.page_token.as_str() {
-        "" => None,
-        token => Some(parse_page_token(token).ok_or_else(|| Refusal::field("page_token", "one that was given out"))?),
-    };
-    Ok((device, after, size))
+    let size = parse_page_size(request.page_size)?;
+    Ok((device, parse_after(&request.page_token, parse_page_token)?, size))
+}
+
+/// Whose accesses, from where on, and how many.
+pub(super) fn list_accesses(request: &ListAccessesRequest) -> Result<(DeviceId, Option<AccessKey>, u32), Refusal> {
+    let device = parse_device_id(&request.device_id)?;
+    let size = parse_page_size(request.page_size)?;
+    Ok((device, parse_after(&request.page_token, parse_access_page_token)?, size))
+}
+
+fn parse_page_size(size: i32) -> Result<u32, Refusal> {
+    match u32::try_from(size) {
+        Ok(0) => Ok(DEFAULT_PAGE),
+        Ok(size) if size <= MAX_PAGE => Ok(size),
+        _ => Err(Refusal::field("page_size", "0 to 100")),
+    }
+}
+
+fn parse_after<K>(token: &str, parse: impl Fn(&str) -> Option<K>) -> Result<Option<K>, Refusal> {
+    match token {
+        "" => Ok(None),
+        token => parse(token).map(Some).ok_or_else(|| Refusal::field("page_token", "one that was given out")),
+    }
 }
 
 /// A page's end, as a caller brings it back: 16 hexadecimal digits of a time and 32 of a handle.
@@ -81,6 +103,41 @@ fn parse_page_token(token: &str) -> Option<PageKey> {
     Some(PageKey { issued_at, cti: Cti(parse_hex(cti)?.try_into().ok()?) })
 }
 
+/// The same of accesses: 16 hexadecimal digits of a time, 64 of a log and 16 of an index.
+pub(super) fn access_page_token(key: AccessKey) -> String {
+    format!("{:016x}{}{:016x}", key.time.as_secs(), key.log, key.index)
+}
+
+fn parse_access_page_token(token: &str) -> Option<AccessKey> {
+    let (time, rest) = token.split_at_checked(16)?;
+    let (log, index) = rest.split_at_checked(64)?;
+    let number = |text| Some(u64::from_be_bytes(parse_hex(text)?.try_into().ok()?));
+    Some(AccessKey { time: UnixTime::from_secs(number(time)?), log: LogId::from_hex(log)?, index: number(index)? })
+}
+
+/// Records of an access log, refused in the order of its fields.
+pub(super) fn delivery(request: RecordAccessesRequest) -> Result<Brought, Refusal> {
+    let RecordAccessesRequest { log, first_index, records, checkpoint, consistency_proof } = request;
+    if log.is_empty() {
+        return Err(Refusal::missing("log"));
+    }
+    let log = LogId(log.try_into().map_err(|_| Refusal::field("log", "32 bytes"))?);
+    if first_index.checked_add(records.len() as u64).is_none() {
+        return Err(Refusal::field("first_index", "an index that no record is beyond"));
+    }
+    if records.len() > MAX_RECORDS || records.iter().any(|record| !(1..=MAX_RECORD_BYTES).contains(&record.len())) {
+        return Err(Refusal::field("records", "at most 1,000, each of 1 to 512 bytes"));
+    }
+    if checkpoint.is_empty() {
+        return Err(Refusal::missing("checkpoint"));
+    }
+    let proof = consistency_proof.iter().map(|hash| hash.as_slice().try_into().ok()).collect::<Option<Vec<_>>>();
+    let proof = proof.filter(|proof| proof.len() <= MAX_PROOF);
+    let proof = proof.ok_or_else(|| Refusal::field("consistency_proof", "at most 63 hashes of 32 bytes"))?;
+    let records = records.into_iter().map(NewAccess::new).collect();
+    Ok(Brought { log, first_index, records, checkpoint, proof })
+}
+
 /// Which consent to revoke, and whose.
 pub(super) fn revocation(request: &RevokeConsentRequest) -> Result<(DeviceId, Cti), Refusal> {
     let device = parse_device_id(&request.device_id)?;
@@ -89,6 +146,11 @@ pub(super) fn revocation(request: &RevokeConsentRequest) -> Result<(DeviceId, Ct
         Err(_) if request.cti.is_empty() => Err(Refusal::missing("cti")),
         Err(_) => Err(Refusal::field("cti", "16 bytes")),
     }
+}
+
+/// Whom to forget.
+pub(super) fn deletion(request: &DeleteTravelerRequest) -> Result<DeviceId, Refusal> {
+    parse_device_id(&request.device_id)
 }
 
 fn parse_device_id(bytes: &[u8]) -> Result<DeviceId, Refusal> {
@@ -289,6 +351,70 @@ mod tests {
             assert_eq!(seen(assignment(request)), (reason, field.to_owned()));
         }
         assert!(assignment(SetCodeRequest { justification: "长".repeat(256), ..base() }).is_ok());
+    }
+
+    fn record_request() -> RecordAccessesRequest {
+        RecordAccessesRequest {
+            log: vec![1; 32],
+            first_index: 7,
+            records: vec![vec![1]],
+            checkpoint: "a note".into(),
+            consistency_proof: vec![vec![2; 32]],
+        }
+    }
+
+    #[test]
+    fn a_deliverys_fields_are_checked() {
+        let base = record_request;
+        let widest = RecordAccessesRequest {
+            first_index: u64::MAX - 1_000,
+            records: vec![vec![0; 512]; 1_000],
+            consistency_proof: vec![vec![2; 32]; 63],
+            ..base()
+        };
+        let brought = delivery(widest).unwrap();
+        assert_eq!((brought.records.len(), brought.proof.len()), (1_000, 63));
+        for (request, reason, field) in [
+            (RecordAccessesRequest { log: vec![], ..base() }, Reason::FieldMissing, "log"),
+            (RecordAccessesRequest { log: vec![1; 31], ..base() }, Reason::FieldInvalid, "log"),
+            (RecordAccessesRequest { first_index: u64::MAX, ..base() }, Reason::FieldInvalid, "first_index"),
+            (RecordAccessesRequest { records: vec![vec![1]; 1_001], ..base() }, Reason::FieldInvalid, "records"),
+            (RecordAccessesRequest { records: vec![vec![1], vec![]], ..base() }, Reason::FieldInvalid, "records"),
+            (RecordAccessesRequest { records: vec![vec![1; 513]], ..base() }, Reason::FieldInvalid, "records"),
+            (RecordAccessesRequest { checkpoint: String::new(), ..base() }, Reason::FieldMissing, "checkpoint"),
+            (
+                RecordAccessesRequest { consistency_proof: vec![vec![2; 32]; 64], ..base() },
+                Reason::FieldInvalid,
+                "consistency_proof",
+            ),
+            (
+                RecordAccessesRequest { consistency_proof: vec![vec![2; 31]], ..base() },
+                Reason::FieldInvalid,
+                "consistency_proof",
+            ),
+        ] {
+            assert_eq!(seen(delivery(request)), (reason, field.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_lists_fields_are_checked() {
+        let base = || ListAccessesRequest { device_id: vec![1; 16], page_size: 0, page_token: String::new() };
+        assert_eq!(list_accesses(&base()).unwrap(), (DeviceId([1; 16]), None, 50));
+        let key = AccessKey { time: UnixTime::from_secs(1_800_000_000), log: LogId([0xab; 32]), index: u64::MAX };
+        let page_token = access_page_token(key);
+        let next = ListAccessesRequest { page_size: 100, page_token: page_token.clone(), ..base() };
+        assert_eq!(list_accesses(&next).unwrap(), (DeviceId([1; 16]), Some(key), 100));
+        for (request, reason, field) in [
+            (ListAccessesRequest { device_id: vec![], ..base() }, Reason::FieldMissing, "device_id"),
+            (ListAccessesRequest { device_id: vec![1; 15], ..base() }, Reason::FieldInvalid, "device_id"),
+            (ListAccessesRequest { page_size: 101, ..base() }, Reason::FieldInvalid, "page_size"),
+            (ListAccessesRequest { page_size: -1, ..base() }, Reason::FieldInvalid, "page_size"),
+            (ListAccessesRequest { page_token: "x".into(), ..base() }, Reason::FieldInvalid, "page_token"),
+            (ListAccessesRequest { page_token: page_token + "0", ..base() }, Reason::FieldInvalid, "page_token"),
+        ] {
+            assert_eq!(seen(list_accesses(&request)), (reason, field.to_owned()));
+        }
     }
 
     #[test]

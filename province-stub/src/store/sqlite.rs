@@ -4,9 +4,11 @@
 //! read of several statements is one deferred transaction, which SQLite answers from one snapshot. `synchronous = FULL`:
 //! what was acknowledged survives a power cut. Many nodes run in one process, so caches are small and readers open late.
 
+mod accesses;
 mod changes;
 mod codes;
 mod consents;
+mod deletion;
 mod epoch;
 mod people;
 mod requests;
@@ -17,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use proto::{random::Random, statement::LogHead, terms::Scope, time::UnixTime, token::Cti};
+use proto::{log::LogId, random::Random, statement::LogHead, terms::Scope, time::UnixTime, token::Cti};
 use sqlx::{
     ConnectOptions as _, Connection as _, SqlSafeStr as _, Sqlite, SqlitePool, Transaction,
     migrate::{Migration, MigrationType, Migrator},
@@ -26,8 +28,9 @@ use sqlx::{
 use tokio::sync::watch;
 
 use super::{
-    Assigned, CHANGE_RETENTION, CONSENT_RETENTION, Change, Device, DeviceId, IssuedConsent, IssuedToken, NewAssignment,
-    NewConsent, NewDevice, NewPerson, PageKey, PersonId, REQUEST_RETENTION, Snapshot, Store, StoreError,
+    Assigned, CHANGE_RETENTION, CONSENT_RETENTION, Change, Device, DeviceId, Forgotten, IssuedConsent, IssuedToken,
+    NewAssignment, NewConsent, NewDevice, NewPerson, PageKey, PersonId, REQUEST_RETENTION, Snapshot, Store, StoreError,
+    access_log::{AccessKey, Delivered, Delivery, LogOnFile, RecordOnFile, TravelerAccess},
 };
 use crate::{document::Document, request::RequestKey};
 
@@ -51,7 +54,7 @@ const SWEEPS: [(&str, Duration); 3] = [
 ];
 /// SQLite takes negative sizes as KiB.
 const CACHE_SIZE: &str = "-512";
-const STATEMENT_CACHE: usize = 48;
+const STATEMENT_CACHE: usize = 64;
 
 /// A store in one SQLite file.
 #[derive(Clone, Debug)]
@@ -74,6 +77,8 @@ impl SqliteStore {
             .busy_timeout(WAIT)
             .statement_cache_capacity(STATEMENT_CACHE)
             .pragma("cache_size", CACHE_SIZE)
+            // What is deleted is written over: a traveler who is forgotten leaves nothing in free pages.
+            .pragma("secure_delete", "ON")
             // Statements carry no values, yet nothing that touches people belongs in a log.
             .disable_statement_logging();
         let pool = SqlitePoolOptions::new().acquire_timeout(WAIT).max_lifetime(None).test_before_acquire(false);
@@ -89,6 +94,18 @@ impl SqliteStore {
         epoch::settle(&mut tx, path, random).await?;
         store.commit(tx).await?;
         Ok(store)
+    }
+
+    /// Opens the file at `path` only to look at it, also while a node has it open. Nothing is made, migrated or written.
+    pub async fn inspect(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .busy_timeout(WAIT)
+            .pragma("query_only", "ON")
+            .disable_statement_logging();
+        let pool = SqlitePoolOptions::new().acquire_timeout(WAIT);
+        let readers = pool.max_connections(1).connect_with(options).await?;
+        Ok(Self { writer: readers.clone(), readers, committed: watch::channel(()).0, path: path.to_owned() })
     }
 
     /// Begins a new epoch of the change log: whoever restored the store by other means than its file says so with this.
@@ -122,6 +139,8 @@ fn migrator() -> Migrator {
     Migrator::with_migrations(vec![
         simple(1, "initial", include_str!("../../migrations/0001_initial.sql")),
         simple(2, "log file", include_str!("../../migrations/0002_log_file.sql")),
+        simple(3, "access log", include_str!("../../migrations/0003_access_log.sql")),
+        simple(4, "forgetting", include_str!("../../migrations/0004_forgetting.sql")),
     ])
 }
 
@@ -137,8 +156,8 @@ impl Store for SqliteStore {
         if let Some(earlier) = requests::answered(&mut tx, request).await? {
             return Ok((earlier?, head));
         }
-        people::enroll(&mut tx, device, limit).await?;
-        requests::remember(&mut tx, request, &device.id).await?;
+        let person = people::enroll(&mut tx, device, limit).await?;
+        requests::remember(&mut tx, request, person, &device.id).await?;
         tx.commit().await?;
         Ok((device.id, head))
     }
@@ -161,7 +180,7 @@ impl Store for SqliteStore {
         let head = consents::replace_paper(&mut tx, consent, random).await?;
         consents::insert(&mut tx, consent, limit).await?;
         let issued = IssuedToken { cti: consent.cti, expires_at: consent.expires_at, token: consent.token.clone() };
-        requests::remember(&mut tx, request, &issued).await?;
+        requests::remember(&mut tx, request, consent.person, &issued).await?;
         self.commit(tx).await?;
         Ok((issued, head))
     }
@@ -198,6 +217,19 @@ impl Store for SqliteStore {
         Ok(revoked)
     }
 
+    async fn delete_traveler(
+        &self,
+        device: DeviceId,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> Result<Forgotten, StoreError> {
+        let mut tx = self.begin().await?;
+        let forgotten = deletion::forget(&mut tx, device, now, random).await?;
+        self.commit(tx).await?;
+        deletion::empty_log(&self.writer).await;
+        Ok(forgotten)
+    }
+
     async fn find(&self, cti: Cti, scope: Scope) -> Result<Snapshot, StoreError> {
         let mut reader = self.readers.acquire().await?;
         if consents::reads_evidence(scope) {
@@ -219,8 +251,8 @@ impl Store for SqliteStore {
         if let Some(earlier) = requests::answered(&mut tx, request).await? {
             return earlier;
         }
-        let assigned = codes::set(&mut tx, &request.id, assignment, random).await?;
-        requests::remember(&mut tx, request, &assigned).await?;
+        let (person, assigned) = codes::set(&mut tx, &request.id, assignment, random).await?;
+        requests::remember(&mut tx, request, person, &assigned).await?;
         self.commit(tx).await?;
         Ok(assigned)
     }
@@ -249,7 +281,33 @@ impl Store for SqliteStore {
         changes::after(&mut *self.readers.acquire().await?, after, limit).await
     }
 
-    async fn sweep(&self, now: UnixTime) -> Result<u64, StoreError> {
+    async fn record_accesses(&self, delivery: &Delivery) -> Result<Delivered, StoreError> {
+        let mut tx = self.begin().await?;
+        let delivered = accesses::record(&mut tx, delivery).await?;
+        tx.commit().await?;
+        Ok(delivered)
+    }
+
+    async fn accesses(
+        &self,
+        person: PersonId,
+        until: UnixTime,
+        after: Option<AccessKey>,
+        limit: u32,
+    ) -> Result<Vec<TravelerAccess>, StoreError> {
+        accesses::list(&mut *self.readers.acquire().await?, person, until, after, limit).await
+    }
+
+    async fn access_logs(&self) -> Result<Vec<LogOnFile>, StoreError> {
+        let mut reader = self.readers.acquire().await?;
+        accesses::logs(&mut *reader.begin().await?).await
+    }
+
+    async fn access_records(&self, log: LogId, from: u64, limit: u32) -> Result<Vec<RecordOnFile>, StoreError> {
+        accesses::records(&mut *self.readers.acquire().await?, log, from, limit).await
+    }
+
+    async fn sweep(&self, now: UnixTime, access_retention: Duration) -> Result<u64, StoreError> {
         let mut tx = self.begin().await?;
         let mut forgotten = 0;
         for (statement, retention) in SWEEPS {
@@ -257,6 +315,7 @@ impl Store for SqliteStore {
             let swept = sqlx::query(statement).bind(before).bind(SWEPT_AT_ONCE).execute(&mut *tx).await?;
             forgotten += swept.rows_affected();
         }
+        forgotten += accesses::sweep(&mut tx, now.minus(access_retention), SWEPT_AT_ONCE).await?;
         tx.commit().await?;
         Ok(forgotten)
     }
@@ -279,7 +338,10 @@ mod tests {
     use proto::random::SystemRandom;
 
     use super::*;
-    use crate::store::suite;
+    use crate::{
+        store::{Name, suite},
+        test_support::{NOW, device_key, new_device, request, seeded_document},
+    };
 
     async fn open(dir: &Path) -> SqliteStore {
         SqliteStore::open(&dir.join("node.db"), &SystemRandom).await.unwrap()
@@ -368,6 +430,36 @@ mod tests {
         std::fs::write(dir.path().join("node.db"), [7; 4096]).unwrap();
         let error = SqliteStore::open(&dir.path().join("node.db"), &SystemRandom).await.unwrap_err();
         assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_forgotten_traveler_is_left_in_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        let (document, name) = (seeded_document(0), Name::new("欧阳星洲").unwrap());
+        let device = new_device(&document, &name, &device_key());
+        store.enroll_device(&request("request-1", ""), &device, 1).await.unwrap();
+        let traces = [document.number().as_bytes(), name.as_str().as_bytes(), &device.id.0];
+        let left = || {
+            let files = ["node.db", "node.db-wal"].map(|file| std::fs::read(dir.path().join(file)).unwrap()).concat();
+            traces.map(|trace| files.windows(trace.len()).any(|window| window == trace))
+        };
+        assert_eq!(left(), [true; 3]);
+        store.delete_traveler(device.id, NOW, &SystemRandom).await.unwrap();
+        assert_eq!(left(), [false; 3]);
+        // A reader that is in the middle of something puts it off, and no call waits longer than it may.
+        let again = new_device(&document, &name, &device_key());
+        store.enroll_device(&request("request-1", ""), &again, 1).await.unwrap();
+        let mut reader = store.readers.acquire().await.unwrap();
+        let mut snapshot = reader.begin().await.unwrap();
+        changes::head(&mut snapshot).await.unwrap();
+        store.delete_traveler(again.id, NOW, &SystemRandom).await.unwrap();
+        drop(snapshot);
+        drop(reader);
+        store.close().await;
+        assert!(!std::fs::exists(dir.path().join("node.db-wal")).unwrap());
+        let file = std::fs::read(dir.path().join("node.db")).unwrap();
+        assert!(!file.windows(name.as_str().len()).any(|window| window == name.as_str().as_bytes()));
     }
 
     #[tokio::test]

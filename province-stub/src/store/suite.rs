@@ -1,5 +1,7 @@
 //! The contract of every store, whatever its backend. Each case opens a store of its own.
 
+mod accesses;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proto::{random::SystemRandom, statement::Authority, suite::SigningKey};
@@ -13,11 +15,13 @@ use crate::{
 };
 
 const LIMIT: u32 = 4;
+/// How long access records are kept.
+const RETENTION: Duration = Duration::from_secs(183 * 24 * 3600);
 
 /// Runs every case. `open` gives a new, empty store and whatever has to live as long.
 pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
     macro_rules! cases {
-        ($($case:ident),* $(,)?) => {$({
+        ($($case:path),* $(,)?) => {$({
             let (store, _guard) = open().await;
             $case(store).await;
         })*};
@@ -40,6 +44,14 @@ pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
         old_things_are_forgotten_but_not_the_head,
         numbers_have_no_gaps_under_concurrent_writes,
         status_and_head_are_of_one_snapshot,
+        a_forgotten_traveler_is_nobody,
+        accesses::are_kept_once_and_bound_to_whose_consent_it_was,
+        accesses::a_delivery_is_kept_whole_however_large,
+        accesses::a_conflict_stores_nothing_but_evidence_and_not_without_end,
+        accesses::are_listed_newest_first_a_page_at_a_time,
+        accesses::no_log_takes_anothers_place,
+        accesses::outlive_their_traveler,
+        accesses::are_forgotten_from_the_start_of_their_log,
     );
 }
 
@@ -354,18 +366,83 @@ async fn old_things_are_forgotten_but_not_the_head<S: Store>(store: S) {
     let issued = consent(person, NOW, Kind::Own);
     issue(&store, &issued).await.unwrap();
     let assigned = set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap();
-    assert_eq!(store.sweep(NOW.plus(REQUEST_RETENTION)).await.unwrap(), 0);
+    assert_eq!(store.sweep(NOW.plus(REQUEST_RETENTION), RETENTION).await.unwrap(), 0);
     assert_eq!(set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap(), assigned);
     assert_eq!(store.changes(0, 10).await.unwrap().len(), 1);
     let second = Duration::from_secs(1);
     // Two requests, the assignment's and the consent's, and one event.
-    assert_eq!(store.sweep(NOW.plus(CHANGE_RETENTION + second)).await.unwrap(), 3);
+    assert_eq!(store.sweep(NOW.plus(CHANGE_RETENTION + second), RETENTION).await.unwrap(), 3);
     assert!(store.changes(0, 10).await.unwrap().is_empty());
     assert_eq!(store.head().await.unwrap(), assigned.head);
     assert!(store.find(issued.cti, Scope::LEVEL).await.unwrap().found.is_some());
-    assert_eq!(store.sweep(issued.expires_at.plus(CONSENT_RETENTION + second)).await.unwrap(), 1);
+    assert_eq!(store.sweep(issued.expires_at.plus(CONSENT_RETENTION + second), RETENTION).await.unwrap(), 1);
     assert!(store.find(issued.cti, Scope::LEVEL).await.unwrap().found.is_none());
     // Its request is forgotten too: the id may be used anew.
+    set(&store, "request-1", &assignment(0, "绿码", NOW)).await.unwrap();
+}
+
+async fn a_forgotten_traveler_is_nobody<S: Store>(store: S) {
+    let people = [0, 1].map(|index| NewPerson {
+        document: document(index),
+        name: name(),
+        code: None,
+        tests: vec![TestResult { sampled_at: NOW, positive: false }],
+        doses: vec![Dose { number: 1, given_at: NOW }],
+        visits: vec![RiskVisit { area: 419_999, high: true, left_at: NOW }],
+    });
+    store.seed(&people).await.unwrap();
+    let mut known = Vec::new();
+    for (index, key) in [(0, device_key()), (0, device_key()), (1, device_key())] {
+        let device = new_device(&document(index), &name(), &key);
+        store.enroll_device(&request(&format!("enroll-{}", known.len()), ""), &device, LIMIT).await.unwrap();
+        let person = store.device(device.id).await.unwrap().person;
+        let issued = NewConsent { device: Some(device.id), ..consent(person, NOW, Kind::Own) };
+        issue(&store, &issued).await.unwrap();
+        known.push((person, device, issued));
+    }
+    let [(anna, phone, first), (_, tablet, second), (ben, bens, others)] = &known[..] else { unreachable!() };
+    // What an event may still matter for, and what not: revoked, long over.
+    let (revoked, over) = (consent(*anna, NOW, Kind::Paper), consent(*anna, NOW.minus(HOUR * 2), Kind::Own));
+    for consent in [&revoked, &over] {
+        issue(&store, consent).await.unwrap();
+    }
+    store.revoke_consent(revoked.cti, None, NOW).await.unwrap();
+    // Somebody else's consent on her phone.
+    let lent = NewConsent { device: Some(phone.id), ..consent(*ben, NOW, Kind::Dependent) };
+    issue(&store, &lent).await.unwrap();
+    set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap();
+    let before = store.head().await.unwrap();
+
+    let forgotten = store.delete_traveler(tablet.id, NOW, &SystemRandom).await.unwrap();
+    assert_eq!((forgotten.revoked, forgotten.head), (2, store.head().await.unwrap()));
+    let events = store.changes(before.seq, 10).await.unwrap();
+    assert!(events.iter().all(|event| event.what == ChangeKind::Revoked && event.at == NOW));
+    let handles: BTreeSet<_> = events.iter().map(|event| event.cti).collect();
+    assert_eq!((events.len(), handles), (2, [first.cti, second.cti].into()));
+    for cti in [first.cti, second.cti, revoked.cti, over.cti] {
+        assert!(store.find(cti, Scope::ALL).await.unwrap().found.is_none());
+    }
+    for device in [phone, tablet] {
+        assert!(matches!(store.device(device.id).await, Err(StoreError::DeviceUnknown)));
+        let again = store.delete_traveler(device.id, NOW, &SystemRandom).await;
+        assert!(matches!(again, Err(StoreError::DeviceUnknown)));
+    }
+    assert_eq!(store.person_by_document(&document(0)).await.unwrap(), None);
+    assert!(store.consents(*anna, NOW, None, 10).await.unwrap().is_empty());
+    // Ben is who he was.
+    assert_eq!(store.device(bens.id).await.unwrap().person, *ben);
+    for cti in [others.cti, lent.cti] {
+        let found = store.find(cti, Scope::ALL).await.unwrap().found.unwrap();
+        assert_eq!((found.tests.len(), found.doses.len(), found.visits.len()), (1, 1, 1));
+    }
+    // Her requests are forgotten: a new one may have the same id, and she may come back, with no past.
+    let phone = new_device(&document(0), &name(), &device_key());
+    store.enroll_device(&request("enroll-0", "other"), &phone, LIMIT).await.unwrap();
+    let person = store.device(phone.id).await.unwrap().person;
+    let issued = consent(person, NOW, Kind::Own);
+    issue(&store, &issued).await.unwrap();
+    let found = store.find(issued.cti, Scope::ALL).await.unwrap().found.unwrap();
+    assert_eq!((found.code, found.tests.len(), found.doses.len(), found.visits.len()), (None, 0, 0, 0));
     set(&store, "request-1", &assignment(0, "绿码", NOW)).await.unwrap();
 }
 

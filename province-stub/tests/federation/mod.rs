@@ -49,6 +49,8 @@ pub(crate) struct Federation {
     pub(crate) dir: TempDir,
     pub(crate) domain: FederationDomain,
     pub(crate) list: TrustList,
+    /// The key of a gateway replica's logs.
+    pub(crate) log_key: SigningKey,
     root: SigningKey,
     authorities: Vec<(Realm, Issuer<'static, KeyPair>)>,
 }
@@ -76,6 +78,7 @@ impl Federation {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = SigningKey::generate(Suite::Ed25519);
+        let log_key = SigningKey::generate(Suite::Ed25519);
         let realms = [Realm::Gateway, Realm::Member(home()), Realm::Member(neighbour())];
         let (authorities, bundles): (Vec<_>, Vec<_>) = realms
             .map(|realm| {
@@ -105,10 +108,10 @@ impl Federation {
         let list = TrustList {
             domain: "tongxing.test".parse().unwrap(),
             roots: Roots::new(1, vec![root.verifying_key().clone()]).unwrap(),
-            gateway: GatewayTrust { bundle: gateway, log_keys: keys([]) },
+            gateway: GatewayTrust { bundle: gateway, log_keys: keys([log_key.verifying_key().clone()]) },
             members,
         };
-        let federation = Self { dir, domain: list.domain.clone(), list, root, authorities };
+        let federation = Self { dir, domain: list.domain.clone(), list, log_key, root, authorities };
         let now = SystemClock.now();
         let edition = Edition { version: 1, issued_at: now, expires_at: now.plus(MAX_LIFE) };
         write(&federation.path("trust"), 0o644, &federation.list.seal(edition, &[&federation.root]));

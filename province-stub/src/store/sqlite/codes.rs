@@ -15,13 +15,13 @@ use crate::store::{Assigned, ChangeKind, Code, HONOURED_AFTER_EXPIRY, NewAssignm
 pub(super) const INSERT_SEEDED: &str =
     "INSERT INTO code (person, label, rule, authority, assigned_at, recorded_at, by_hand, set_by) ";
 
-/// Assigns a code by hand.
+/// Assigns a code by hand, and says to whom.
 pub(super) async fn set(
     connection: &mut SqliteConnection,
     request_id: &str,
     assignment: &NewAssignment,
     random: &dyn Random,
-) -> Result<Assigned, StoreError> {
+) -> Result<(PersonId, Assigned), StoreError> {
     let (person, _) = people::by_document(connection, &assignment.document).await?.ok_or(StoreError::PersonUnknown)?;
     let held = current(connection, person).await?.filter(|code| says_the_same(code, assignment));
     let assigned_at = held.as_ref().map_or(assignment.now, |code| code.assigned_at);
@@ -32,7 +32,7 @@ pub(super) async fn set(
     };
     let changed = affected.len() as u32;
     let head = changes::append(connection, affected, ChangeKind::Status, assignment.now, random).await?;
-    Ok(Assigned { assigned_at, head, changed })
+    Ok((person, Assigned { assigned_at, head, changed }))
 }
 
 /// A code from a row of `label`, `rule`, `authority` and `assigned_at`; `None` if the person has none.
@@ -84,7 +84,11 @@ async fn record(
 }
 
 /// The person's consents that somebody may still honour.
-async fn honoured(connection: &mut SqliteConnection, person: PersonId, now: UnixTime) -> Result<Vec<Cti>, StoreError> {
+pub(super) async fn honoured(
+    connection: &mut SqliteConnection,
+    person: PersonId,
+    now: UnixTime,
+) -> Result<Vec<Cti>, StoreError> {
     let rows = sqlx::query("SELECT cti FROM consent WHERE person = ? AND revoked_at IS NULL AND expires_at > ?")
         .bind(person.0)
         .bind(secs(now.minus(HONOURED_AFTER_EXPIRY)))

@@ -55,7 +55,7 @@ pub(super) async fn enroll(
     connection: &mut SqliteConnection,
     device: &NewDevice,
     limit: u32,
-) -> Result<(), StoreError> {
+) -> Result<PersonId, StoreError> {
     let person = match by_document(connection, &device.document).await? {
         Some((_, name)) if name != device.name.as_str() => return Err(StoreError::NameDiffers),
         Some((person, _)) => person,
@@ -79,7 +79,7 @@ pub(super) async fn enroll(
         .bind(secs(device.now))
         .execute(connection)
         .await?;
-    Ok(())
+    Ok(person)
 }
 
 /// Refuses a key that enrolled before or that a token names: it would link what random handles unlink (I6).

@@ -6,7 +6,7 @@ use sqlx::{Row as _, SqliteConnection};
 use super::rows::{bytes, corrupt, secs};
 use crate::{
     request::RequestKey,
-    store::{Assigned, DeviceId, IssuedToken, StoreError},
+    store::{Assigned, DeviceId, IssuedToken, PersonId, StoreError},
 };
 
 /// An answer that can be kept and given again.
@@ -33,19 +33,21 @@ pub(super) async fn answered<A: Answer>(
     Ok(Some(A::decode(row.try_get("response")?).ok_or_else(|| corrupt("response"))))
 }
 
-/// Keeps the answer of a request.
+/// Keeps the answer of a request that was about a person.
 pub(super) async fn remember(
     connection: &mut SqliteConnection,
     request: &RequestKey,
+    person: PersonId,
     answer: &impl Answer,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO request (caller, id, method, digest, response, at) VALUES (?, ?, ?, ?, ?, ?)")
+    sqlx::query("INSERT INTO request (caller, id, method, digest, response, at, person) VALUES (?, ?, ?, ?, ?, ?, ?)")
         .bind(&request.caller)
         .bind(&request.id)
         .bind(request.method.word())
         .bind(request.digest.as_slice())
         .bind(answer.encode())
         .bind(secs(request.at))
+        .bind(person.0)
         .execute(connection)
         .await?;
     Ok(())

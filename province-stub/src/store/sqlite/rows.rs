@@ -20,6 +20,11 @@ pub(super) fn uint(row: &SqliteRow, column: &'static str) -> Result<u64, StoreEr
     u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| corrupt(column))
 }
 
+/// A number as it is bound: what SQLite cannot count to lies behind all that it has.
+pub(super) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 /// A column that holds `N` bytes.
 pub(super) fn bytes<const N: usize>(row: &SqliteRow, column: &'static str) -> Result<[u8; N], StoreError> {
     row.try_get::<&[u8], _>(column)?.try_into().map_err(|_| corrupt(column))

@@ -1,0 +1,138 @@
+//! The access log at its home: taking in what the gateway's replicas recorded, and showing it to whom it concerns.
+//!
+//! Upholds I2 at home's end: what was taken in is signed for, and a log that tells two stories is found out. A record names
+//! nobody (I6); here alone its consent's handle leads to a traveler, who sees it and nobody else does.
+
+pub mod verify;
+
+use proto::{
+    log::{LogId, checkpoint::Checkpoint, delivery::DeliveryReceipt, merkle::Hash},
+    policy::Policy,
+    refusal::{Reason, Refusal},
+    time::UnixTime,
+    trust::TrustList,
+};
+use tracing::{error, instrument};
+
+use crate::{
+    home::Home,
+    store::{
+        DeviceId, Store,
+        access_log::{AccessKey, Conflict, Delivered, Delivery, NewAccess, TravelerAccess},
+    },
+};
+
+/// Records of one delivery at most.
+pub const MAX_RECORDS: usize = 1_000;
+
+/// What a replica brings, in the form the contract gives it. Nothing of it is verified yet.
+#[derive(Clone, Debug)]
+pub struct Brought {
+    /// The log it says it is of.
+    pub log: LogId,
+    /// The index of the first record.
+    pub first_index: u64,
+    /// The records.
+    pub records: Vec<NewAccess>,
+    /// The log's head, a signed note.
+    pub checkpoint: String,
+    /// That the head extends the tree that ends with the records.
+    pub proof: Vec<Hash>,
+}
+
+/// What a replica is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A signed receipt for what is held now.
+    Receipt {
+        /// The receipt.
+        receipt: Vec<u8>,
+        /// How many records were new.
+        stored: u32,
+        /// How many of the new ones belong to no known consent.
+        unmatched: u32,
+        /// How many of those nobody can read.
+        unreadable: u32,
+    },
+    /// Nothing was stored: there are two histories.
+    Conflict(Conflict),
+}
+
+/// Takes in records of one log.
+#[instrument(level = "debug", name = "record_accesses", skip_all)]
+pub async fn record<S: Store>(
+    home: &Home<S>,
+    list: &TrustList,
+    now: UnixTime,
+    brought: Brought,
+) -> Result<Taken, Refusal> {
+    let checkpoint = open_checkpoint(home, list, &brought)?;
+    let Brought { log, first_index, records, checkpoint: note, proof } = brought;
+    let delivery = Delivery { log, first_index, records, checkpoint, note, proof, now };
+    match home.store.record_accesses(&delivery).await? {
+        Delivered::Held { size, root, stored, unmatched } => {
+            let receipt = DeliveryReceipt { issuer: home.member, log, size, root, issued_at: now };
+            let receipt = receipt.sign(&home.keys.statement);
+            // What is new is at the end.
+            let new = &delivery.records[delivery.records.len() - stored as usize..];
+            let unreadable = new.iter().filter(|access| access.says.is_none()).count() as u32;
+            Ok(Taken::Receipt { receipt, stored, unmatched, unreadable })
+        }
+        Delivered::Conflict(conflict) => {
+            let Conflict { held_size, shown_size, index, .. } = conflict;
+            error!(%log, held_size, shown_size, index, "an access log tells two stories: both heads are kept as evidence");
+            Ok(Taken::Conflict(conflict))
+        }
+    }
+}
+
+/// Verifies the log's head. Its layout is told first, then whose it is, its key and its signature, and its size last.
+fn open_checkpoint<S>(home: &Home<S>, list: &TrustList, brought: &Brought) -> Result<Checkpoint, Refusal> {
+    let invalid = |what: &str| Refusal::field("checkpoint", what);
+    let opened = Checkpoint::open(&brought.checkpoint, list);
+    let origin = format!("{}/access-log/{}/{}", list.domain, home.member, brought.log);
+    let checkpoint = match opened {
+        Err(layout) if matches!(layout.reason(), Reason::ObjectTooLarge | Reason::ObjectMalformed) => Err(layout),
+        _ if brought.checkpoint.lines().next() != Some(&origin) => Err(invalid("of the log and of the member called")),
+        opened => opened,
+    }?;
+    let end = brought.first_index + brought.records.len() as u64;
+    if checkpoint.size < end {
+        return Err(invalid("at least as large as the end of the records"));
+    }
+    if i64::try_from(checkpoint.size).is_err() {
+        return Err(invalid("smaller than any proof can reach"));
+    }
+    Ok(checkpoint)
+}
+
+/// A page of accesses, newest first.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The accesses.
+    pub accesses: Vec<TravelerAccess>,
+    /// Where the next page begins, if there may be one.
+    pub next: Option<AccessKey>,
+}
+
+/// Lists who asked for the status of a device's traveler, as far as the policy lets them see it yet.
+#[instrument(level = "debug", name = "list_accesses", skip_all)]
+pub async fn list<S: Store>(
+    home: &Home<S>,
+    policy: &Policy,
+    now: UnixTime,
+    device: DeviceId,
+    after: Option<AccessKey>,
+    size: u32,
+) -> Result<Page, Refusal> {
+    let person = home.store.device(device).await?.person;
+    let until = now.minus(policy.access_log.visibility_delay);
+    let accesses = home.store.accesses(person, until, after, size).await?;
+    let full = accesses.len() == size as usize;
+    let key = |last: &TravelerAccess| AccessKey { time: last.entry.time, log: last.log, index: last.index };
+    let next = accesses.last().filter(|_| full).map(key);
+    Ok(Page { accesses, next })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! What a replica may bring, and what a traveler then sees of it.
+
+use std::time::Duration;
+
+use proto::{identity::Realm, log::merkle::MAX_PROOF, policy::NATIONAL, terms::Scope, token::Cti, trust::keys};
+use tonic_types::StatusExt as _;
+
+use super::*;
+use crate::{
+    seed::Condition,
+    store::StoreError,
+    test_support::{Fixture, HOUR, NOW, ReplicaLog, entry, member, seeded},
+};
+
+/// A fixture whose trust list has the logs' keys.
+async fn fixture(logs: &[&ReplicaLog]) -> Fixture {
+    let mut fixture = Fixture::new().await;
+    fixture.list.gateway.log_keys = keys(logs.iter().map(|log| log.key.verifying_key().clone()));
+    fixture
+}
+
+fn brought(log: &ReplicaLog, first: u64, end: u64, size: u64) -> Brought {
+    let delivery = log.delivery(first, end, size);
+    let (log, first_index, records, proof) = (delivery.log, delivery.first_index, delivery.records, delivery.proof);
+    Brought { log, first_index, records, checkpoint: delivery.note, proof }
+}
+
+impl Fixture {
+    async fn bring(&self, brought: Brought) -> Result<Taken, Refusal> {
+        record(&self.home, &self.list, NOW, brought).await
+    }
+
+    /// Brings records that nobody objects to, and says what home signs for.
+    async fn deliver(&self, log: &ReplicaLog, first: u64, end: u64, size: u64) -> (u64, Hash) {
+        let Taken::Receipt { receipt, .. } = self.bring(brought(log, first, end, size)).await.unwrap() else {
+            panic!("a conflict");
+        };
+        let receipt = DeliveryReceipt::open(&receipt, member(), &self.list, NOW).unwrap();
+        assert_eq!((receipt.log, receipt.issued_at), (log.id(), NOW));
+        (receipt.size, receipt.root)
+    }
+}
+
+/// Reason, and the field if one is named.
+fn seen(result: Result<Taken, Refusal>) -> (Reason, Option<String>) {
+    let refusal = result.unwrap_err();
+    let field = refusal.to_status().get_details_bad_request().map(|bad| bad.field_violations[0].field.clone());
+    (refusal.reason(), field)
+}
+
+#[tokio::test]
+async fn home_signs_for_what_it_holds() {
+    let log = ReplicaLog::of_strangers(9);
+    let fixture = fixture(&[&log]).await;
+    let at = |size| (size, log.checkpoint(size).root);
+    assert_eq!(fixture.deliver(&log, 0, 0, 9).await, at(0));
+    assert_eq!(fixture.deliver(&log, 4, 6, 9).await, at(0));
+    assert_eq!(fixture.deliver(&log, 0, 4, 4).await, at(4));
+    assert_eq!(fixture.deliver(&log, 2, 9, 9).await, at(9));
+    assert_eq!(fixture.deliver(&log, 0, 4, 4).await, at(9), "a retry that comes late");
+    assert_eq!(fixture.deliver(&log, 0, 0, 0).await, at(9), "a question");
+}
+
+#[tokio::test]
+async fn what_is_new_is_counted_by_whose_it_is() {
+    let person = seeded(Condition::Green);
+    let mut log = ReplicaLog::of_strangers(2);
+    let fixture = fixture(&[&log]).await;
+    let phone = fixture.phone(&person, |_| {}).await;
+    log.records.push(entry(phone.issued.cti, NOW).encode());
+    log.records.push(vec![0xff]);
+    let counts = async |first, end| match fixture.bring(brought(&log, first, end, 4)).await.unwrap() {
+        Taken::Receipt { stored, unmatched, unreadable, .. } => (stored, unmatched, unreadable),
+        Taken::Conflict(conflict) => panic!("{conflict:?}"),
+    };
+    assert_eq!(counts(0, 1).await, (1, 1, 0));
+    assert_eq!(counts(0, 4).await, (3, 2, 1));
+    assert_eq!(counts(0, 4).await, (0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_head_is_refused_for_what_is_wrong_first() {
+    let (log, stranger) = (ReplicaLog::of_strangers(4), ReplicaLog::of_strangers(4));
+    let fixture = fixture(&[&log]).await;
+    let checkpoint = Some("checkpoint".to_owned());
+    let with = |checkpoint: String| Brought { checkpoint, ..brought(&log, 0, 2, 4) };
+    let neighbours = ReplicaLog { owner: Realm::Member("44".parse().unwrap()), ..log.turned(4) };
+    let flipped = |note: String| note.replacen("\n4\n", "\n5\n", 1);
+    for (brought, expected) in [
+        (with("no note".into()), (Reason::ObjectMalformed, None)),
+        (with("x".repeat(1_025)), (Reason::ObjectTooLarge, None)),
+        // Of another log, though its key is unknown as well; of another member, though its signature is wrong as well.
+        (with(stranger.note(4)), (Reason::FieldInvalid, checkpoint.clone())),
+        (with(neighbours.note(4)), (Reason::FieldInvalid, checkpoint.clone())),
+        (with(flipped(neighbours.note(4))), (Reason::FieldInvalid, checkpoint.clone())),
+        (brought(&stranger, 0, 2, 4), (Reason::KeyUnknown, None)),
+        (with(flipped(log.note(4))), (Reason::SignatureInvalid, None)),
+        (with(log.note(1)), (Reason::FieldInvalid, checkpoint.clone())),
+    ] {
+        assert_eq!(seen(fixture.bring(brought).await), expected);
+    }
+    let endless = Checkpoint { size: 1 << MAX_PROOF, ..log.checkpoint(4) };
+    let endless = with(endless.sign(&fixture.list.domain, &log.key));
+    assert_eq!(seen(fixture.bring(endless).await), (Reason::FieldInvalid, checkpoint));
+    assert!(fixture.home.store.access_logs().await.unwrap().is_empty(), "what was refused left nothing");
+}
+
+#[tokio::test]
+async fn two_stories_are_answered_with_the_one_that_is_held() {
+    let log = ReplicaLog::of_strangers(8);
+    let fixture = fixture(&[&log]).await;
+    let other = log.turned(3);
+    fixture.deliver(&log, 0, 5, 6).await;
+    for (brought, index) in [
+        // A fork at one size; a log that was rolled back and goes on otherwise; a head that does not extend what is held.
+        (brought(&other, 5, 5, 6), 5),
+        (brought(&other, 2, 7, 7), 3),
+        (brought(&other, 5, 6, 8), 5),
+    ] {
+        let Taken::Conflict(conflict) = fixture.bring(brought).await.unwrap() else { panic!("{index}") };
+        assert_eq!((conflict.held_note, conflict.held_size, conflict.index), (Some(log.note(6)), 5, index));
+    }
+    assert_eq!(fixture.deliver(&log, 5, 8, 8).await, (8, log.checkpoint(8).root));
+}
+
+#[tokio::test]
+async fn a_traveler_sees_who_asked_once_the_delay_is_over() {
+    let person = seeded(Condition::Green);
+    let mut log = ReplicaLog::new([]);
+    let fixture = fixture(&[&log]).await;
+    let (device, _) = fixture.enroll(&person).await;
+    let phone = fixture.phone(&person, |_| {}).await;
+    let others = fixture.phone(&seeded(Condition::Red), |_| {}).await;
+    log.records.push(entry(phone.issued.cti, NOW).encode());
+    log.records.push(entry(others.issued.cti, NOW).encode());
+    fixture.deliver(&log, 0, 2, 2).await;
+    let at_once = &fixture.policy;
+    let delayed = NATIONAL.replacen("visibility_delay = \"0s\"", "visibility_delay = \"1h\"", 1);
+    let delayed = Policy::from_toml(&delayed).unwrap();
+    let listed = async |policy, now| list(&fixture.home, policy, now, device, None, 10).await.unwrap().accesses;
+    let seen = listed(at_once, NOW).await;
+    assert_eq!((seen.len(), seen[0].index, seen[0].entry.cti), (1, 0, phone.issued.cti));
+    assert_eq!(seen[0].entry.disclosed(), Some(Scope::LEVEL.union(Scope::TESTS)));
+    assert!(seen[0].device.is_some_and(|shown| shown != device), "the one that the token was issued to");
+    assert!(listed(&delayed, NOW.plus(HOUR).minus(Duration::from_secs(1))).await.is_empty());
+    assert_eq!(listed(&delayed, NOW.plus(HOUR)).await, seen);
+    let nobody = list(&fixture.home, at_once, NOW, DeviceId([0; 16]), None, 10).await;
+    assert_eq!(nobody.unwrap_err().reason(), Refusal::from(StoreError::DeviceUnknown).reason());
+}
+
+#[tokio::test]
+async fn pages_end_where_the_accesses_do() {
+    let mut log = ReplicaLog::new([]);
+    let fixture = fixture(&[&log]).await;
+    let (device, _) = fixture.enroll(&seeded(Condition::Green)).await;
+    let phone = fixture.phone(&seeded(Condition::Green), |_| {}).await;
+    log.records.extend((0..5).map(|_| entry(phone.issued.cti, NOW).encode()));
+    log.records.push(entry(Cti([9; 16]), NOW).encode());
+    fixture.deliver(&log, 0, 6, 6).await;
+    let (mut indexes, mut sizes, mut after) = (Vec::new(), Vec::new(), None);
+    loop {
+        let page = list(&fixture.home, &fixture.policy, NOW, device, after, 2).await.unwrap();
+        sizes.push(page.accesses.len());
+        indexes.extend(page.accesses.iter().map(|access| access.index));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((indexes, sizes), (vec![4, 3, 2, 1, 0], vec![2, 2, 1]));
+}
+
+/// `cargo test --profile measure -p province-stub --lib -- --ignored --nocapture records_a_second`
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn records_a_second() {
+    const DELIVERIES: u64 = 40;
+    const EACH: u64 = 1_000;
+    let mut log = ReplicaLog::new([]);
+    let fixture = fixture(&[&log]).await;
+    let mut handles = Vec::new();
+    for condition in [Condition::Green, Condition::Red] {
+        for _ in 0..16 {
+            handles.push(fixture.phone(&seeded(condition), |_| {}).await.issued.cti);
+        }
+    }
+    let whose = handles.into_iter().cycle();
+    log.records.extend(whose.take((DELIVERIES * EACH) as usize).map(|cti| entry(cti, NOW).encode()));
+    let all = DELIVERIES * EACH;
+    let deliveries: Vec<_> = (0..DELIVERIES).map(|n| brought(&log, n * EACH, (n + 1) * EACH, all)).collect();
+    let bytes: usize = log.records.iter().map(Vec::len).sum();
+    let started = std::time::Instant::now();
+    for mut delivery in deliveries {
+        // What parsing a request does is part of it.
+        delivery.records = delivery.records.into_iter().map(|access| NewAccess::new(access.record)).collect();
+        let Taken::Receipt { unmatched: 0, .. } = fixture.bring(delivery).await.unwrap() else { panic!("a conflict") };
+    }
+    let took = started.elapsed();
+    println!("{:.0} records/s of {} bytes, {took:?} in all", all as f64 / took.as_secs_f64(), bytes as u64 / all);
+}
