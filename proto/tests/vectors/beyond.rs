@@ -5,7 +5,13 @@ use std::collections::BTreeSet;
 
 use crate::json::File;
 
-const BEYOND: [&str; 47] = [
+const BEYOND: [&str; 53] = [
+    "access-record/venue-at-a-castle",
+    "access-record/venue-of-nobody",
+    "access-record/venue-with-a-long-number",
+    "access-receipt/of-an-unknown-entry",
+    "access-receipt/of-a-refusal",
+    "delivery-receipt/of-another-member",
     "consent-token/aud-long-number",
     "consent-token/cnf-off-the-curve",
     "consent-token/purposes-descending",
