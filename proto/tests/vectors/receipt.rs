@@ -177,6 +177,7 @@ fn parts(set: &mut Set<'_>, receipt: &AccessReceipt) {
     add("version-2", "another version", 0, 2.into());
     add("version-text", "the version is a text", 0, "1".into());
     add("log-of-nobody", "no member has the code 99", 1, "99".into());
+    add("log-with-a-zero", "44 in three digits, which counts as the same number", 1, "044".into());
     add("log-number", "the member's code as a number", 1, 44.into());
     add("log-upper-case", "the gateway is written in lower case", 1, "Gateway".into());
     add("index-text", "the index is a text", 2, "1041".into());
