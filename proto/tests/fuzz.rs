@@ -14,8 +14,12 @@ mod vectors;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 7] = [
+const TARGETS: [(&str, Target); 11] = [
+    ("access_receipt", targets::access_receipt),
+    ("access_record", targets::access_record),
+    ("checkpoint", targets::checkpoint),
     ("consent_request", targets::consent_request),
+    ("delivery_receipt", targets::delivery_receipt),
     ("policy", targets::policy),
     ("presentation", targets::presentation),
     ("proof", targets::proof),

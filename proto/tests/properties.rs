@@ -4,9 +4,9 @@
 
 mod generate;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use generate::{consent, device, issuer, request, status, time, venue};
+use generate::{consent, delivery_receipt, device, entry, issuer, member, receipt_by, request, status, time, venue};
 use proptest::{collection::vec, option, prelude::*};
 use proto::{
     cbor,
@@ -14,6 +14,15 @@ use proto::{
     cose::MAX_OBJECT_BYTES,
     envelope::Roots,
     hint::{IdentityHint, SEALED_LEN},
+    identity::Realm,
+    log::{
+        LogId,
+        checkpoint::Checkpoint,
+        commit::{AccessReceipt, MAX_RECEIPT_BYTES},
+        delivery::DeliveryReceipt,
+        merkle::{Hash, Tree, is_consistent, root_of_path},
+        record::{Entry, MAX_RECORD_BYTES, RefusalEntry},
+    },
     member::Member,
     policy::Policy,
     presentation::{HintKey, Presentation},
@@ -23,10 +32,31 @@ use proto::{
     statement::{LogHead, UnverifiedStatement},
     suite::SigningKey,
     terms::{Kind, Purposes, Scope},
+    time::UnixTime,
     token::{Audience, Consent, ConsentToken, Cti, UnverifiedToken},
-    trust::TrustList,
+    trust::{self, GatewayTrust, MemberTrust, TrustList},
     venue::VenueId,
 };
+
+/// A list that has one key for the gateway's logs and for this member's statements.
+fn trusting(key: &SigningKey, member: Member) -> TrustList {
+    let own = || trust::keys([key.verifying_key().clone()]);
+    let trust = MemberTrust {
+        bundle: vec![vec![1]],
+        endpoints: vec![],
+        consent_keys: trust::keys([]),
+        statement_keys: own(),
+        sealing_key: [0; 32],
+        categories: [].into(),
+        suspension: None,
+    };
+    TrustList {
+        domain: "tongxing.test".parse().unwrap(),
+        roots: Roots::new(1, vec![issuer().verifying_key().clone()]).unwrap(),
+        gateway: GatewayTrust { bundle: vec![vec![1]], log_keys: own() },
+        members: BTreeMap::from([(member, trust)]),
+    }
+}
 
 fn verified(consent: &Consent) -> (Vec<u8>, SigningKey, ConsentToken) {
     let key = issuer();
@@ -112,6 +142,67 @@ proptest! {
     }
 
     #[test]
+    fn a_record_says_what_was_recorded_and_has_one_encoding(entry in entry(), position in any::<usize>()) {
+        let bytes = entry.encode();
+        prop_assert!(bytes.len() <= MAX_RECORD_BYTES, "{} bytes", bytes.len());
+        prop_assert_eq!(Entry::decode(&bytes).unwrap(), entry);
+        let flipped = flip(&bytes, position);
+        if let Ok(other) = Entry::decode(&flipped) {
+            prop_assert_eq!(other.encode(), flipped);
+        }
+    }
+
+    #[test]
+    fn an_access_receipt_proves_its_record_and_a_changed_one_is_refused(
+        (key, receipt) in Just(Arc::new(issuer())).prop_flat_map(|key| (Just(key.clone()), receipt_by(key))),
+        position in any::<usize>(),
+    ) {
+        let (bytes, list) = (receipt.clone().encode(), trusting(&key, Member::PLATFORM));
+        prop_assert!(bytes.len() <= MAX_RECEIPT_BYTES, "{} bytes", bytes.len());
+        let verify = |bytes: &[u8]| AccessReceipt::parse(bytes).and_then(|receipt| receipt.verify(&list));
+        let shown = verify(&bytes).unwrap();
+        prop_assert_eq!(shown.log, LogId::of(key.verifying_key()));
+        prop_assert_eq!((shown.owner, shown.index), (receipt.owner, receipt.index));
+        prop_assert_eq!(shown.entry.encode(), receipt.record);
+        prop_assert!(verify(&flip(&bytes, position)).is_err());
+    }
+
+    #[test]
+    fn a_delivery_receipt_says_what_was_signed_and_a_changed_one_is_refused(
+        receipt in delivery_receipt(), position in any::<usize>(),
+    ) {
+        let key = issuer();
+        let (bytes, list) = (receipt.sign(&key), trusting(&key, receipt.issuer));
+        let open = |bytes: &[u8]| DeliveryReceipt::open(bytes, receipt.issuer, &list, receipt.issued_at);
+        prop_assert_eq!(open(&bytes).unwrap(), receipt);
+        prop_assert!(open(&flip(&bytes, position)).is_err());
+    }
+
+    #[test]
+    fn a_checkpoint_says_what_was_signed_and_a_changed_one_is_refused(
+        member in option::of(member()), size in any::<u64>(), root in any::<[u8; 32]>(), position in any::<usize>(),
+    ) {
+        let (key, owner) = (issuer(), member.map_or(Realm::Gateway, Realm::Member));
+        let list = trusting(&key, Member::PLATFORM);
+        let checkpoint = Checkpoint { log: LogId::of(key.verifying_key()), owner, size, root };
+        let note = checkpoint.sign(&list.domain, &key);
+        prop_assert_eq!(Checkpoint::open(&note, &list).unwrap(), checkpoint);
+        if let Ok(changed) = String::from_utf8(flip(note.as_bytes(), position)) {
+            prop_assert!(Checkpoint::open(&changed, &list).is_err());
+        }
+    }
+
+    #[test]
+    fn hashes_at_random_prove_nothing(
+        leaves in vec(any::<[u8; 32]>(), 2..40), hashes in vec(any::<[u8; 32]>(), 0..70), old in any::<u64>(),
+        size in any::<u64>(), index in any::<u64>(),
+    ) {
+        let root: Hash = Tree::new(leaves.clone()).root();
+        prop_assert_ne!(root_of_path(leaves[0], index, size, &hashes), Some(root));
+        prop_assert!(!is_consistent((old, leaves[0]), (size, root), &hashes));
+    }
+
+    #[test]
     fn a_presentation_survives_its_text(
         token in vec(any::<u8>(), 1..=MAX_OBJECT_BYTES), proof in option::of(vec(any::<u8>(), 1..=MAX_OBJECT_BYTES)), k in any::<[u8; 16]>(),
     ) {
@@ -141,6 +232,12 @@ proptest! {
         let _ = TrustList::open(&bytes, &roots);
         let _ = Policy::open(&bytes, &roots);
         let _ = LogHead::from_change_token(&bytes);
+        let list = trusting(&issuer(), Member::PLATFORM);
+        let _ = Entry::decode(&bytes);
+        let _ = RefusalEntry::decode(&bytes);
+        let _ = AccessReceipt::parse(&bytes).and_then(|receipt| receipt.verify(&list));
+        let _ = DeliveryReceipt::open(&bytes, Member::PLATFORM, &list, UnixTime::from_secs(0));
+        let _ = Checkpoint::open(&String::from_utf8_lossy(&bytes), &list);
         let _ = Presentation::from_text(&String::from_utf8_lossy(&bytes));
         let _ = Policy::from_toml(&String::from_utf8_lossy(&bytes));
         if let Ok(value) = cbor::decode(Object::Token, &bytes, 1200) {

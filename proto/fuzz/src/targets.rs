@@ -6,6 +6,12 @@ use proto::{
     cbor,
     consent_request::{ConsentRequest, UnverifiedRequest},
     envelope::{Edition, Roots},
+    log::{
+        checkpoint::Checkpoint,
+        commit::AccessReceipt,
+        delivery::DeliveryReceipt,
+        record::{Entry, RefusalEntry},
+    },
     policy::Policy,
     presentation::Presentation,
     proof::Proof,
@@ -25,6 +31,55 @@ const SIGNATURE: usize = 64;
 const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 /// More than any object may have, so that too much is tried as well.
 const MAX: usize = 600 * 1024;
+
+/// An access receipt: what is accepted is a record of the vectors at its place, under a commit of theirs.
+pub fn access_receipt(data: &[u8]) {
+    one_encoding(Object::AccessReceipt, data);
+    let Ok(receipt) = AccessReceipt::parse(data) else { return };
+    assert_eq!(receipt.clone().encode(), data, "one receipt has two encodings");
+    if receipt.verify(trusted()).is_ok() {
+        let all = || genuine("access_receipt").filter_map(|object| AccessReceipt::parse(object).ok());
+        let place = |of: &AccessReceipt| (of.owner, of.index, of.record.clone());
+        assert!(all().any(|genuine| place(&genuine) == place(&receipt)), "a record that nobody made was accepted");
+        assert!(all().any(|genuine| genuine.commit == receipt.commit), "a commit that nobody signed was accepted");
+    }
+}
+
+/// What stands on a log: what it says is said again.
+pub fn access_record(data: &[u8]) {
+    one_encoding(Object::AccessRecord, data);
+    if let Ok(entry) = Entry::decode(data) {
+        assert_eq!(entry.encode(), data, "one record has two encodings");
+    }
+    if let Ok(entry) = RefusalEntry::decode(data) {
+        assert_eq!(entry.encode(), data, "one refusal has two encodings");
+    }
+}
+
+/// A checkpoint: what is accepted says what one of the vectors says. Others may have signed it too.
+pub fn checkpoint(data: &[u8]) {
+    let Ok(note) = std::str::from_utf8(data) else { return };
+    if Checkpoint::open(note, trusted()).is_ok() {
+        let said = |note: &[u8]| Some(std::str::from_utf8(note).ok()?.split_once("\n\n")?.0.to_owned());
+        assert!(
+            genuine("checkpoint").any(|object| said(object) == said(data)),
+            "a head that nobody signed was accepted"
+        );
+    }
+}
+
+/// A delivery receipt of any member that could have been asked: what is accepted is one of the vectors.
+pub fn delivery_receipt(data: &[u8]) {
+    one_encoding(Object::DeliveryReceipt, data);
+    for member in trusted().members.keys() {
+        if DeliveryReceipt::open(data, *member, trusted(), NOW).is_ok() {
+            assert!(
+                genuine("delivery_receipt").any(|object| object == data),
+                "a receipt that nobody signed was accepted"
+            );
+        }
+    }
+}
 
 /// A consent token: what is accepted is one of the vectors.
 pub fn token(data: &[u8]) {

@@ -3,8 +3,12 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 /// The files of the vectors, by what they are fuzzed as.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 11] = [
+    ("access_receipt", include_str!("../../vectors/access-receipt.json")),
+    ("access_record", include_str!("../../vectors/access-record.json")),
+    ("checkpoint", include_str!("../../vectors/checkpoint.json")),
     ("consent_request", include_str!("../../vectors/consent-request.json")),
+    ("delivery_receipt", include_str!("../../vectors/delivery-receipt.json")),
     ("policy", include_str!("../../vectors/policy.json")),
     ("presentation", include_str!("../../vectors/presentation.json")),
     ("proof", include_str!("../../vectors/proof.json")),

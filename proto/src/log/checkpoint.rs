@@ -85,8 +85,8 @@ impl Checkpoint {
         let malformed = |what: &str| Refusal::malformed(OBJECT, what);
         let (text, signatures) =
             note.split_once("\n\n").ok_or_else(|| malformed("no empty line before a signature"))?;
-        let text = &note[..=text.len()];
-        let mut lines = text.lines();
+        // Not `lines`, which would take a carriage return away unseen.
+        let mut lines = text.split('\n');
         let (Some(origin), Some(size), Some(root), None) = (lines.next(), lines.next(), lines.next(), lines.next())
         else {
             return Err(malformed("not the three lines of origin, size and root"));
@@ -100,6 +100,7 @@ impl Checkpoint {
         let root = STANDARD.decode(root).ok().and_then(|root| root.try_into().ok());
         let root = root.ok_or_else(|| malformed("not a root of 32 bytes"))?;
         let signatures = parse_signatures(signatures).ok_or_else(|| malformed("not lines of signatures"))?;
+        let text = &note[..=text.len()];
         Ok((Self { log, owner, size, root }, Signed { text, signatures }))
     }
 
@@ -193,6 +194,9 @@ mod tests {
             assert_eq!(reason(&note.replacen(from, to, 1)), Reason::ObjectMalformed, "{from:?} {to:?}");
         }
         assert_eq!(reason(note.trim_end()), Reason::ObjectMalformed);
+        let text = note.split("\n\n").next().unwrap();
+        let returns = note.replacen(text, &text.replace('\n', "\r\n"), 1);
+        assert_eq!(reason(&returns), Reason::ObjectMalformed);
         assert_eq!(reason(&note.replacen("\n1234\n", "\n1235\n", 1)), Reason::SignatureInvalid);
     }
 }

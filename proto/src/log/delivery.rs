@@ -51,7 +51,7 @@ impl DeliveryReceipt {
     pub fn open(bytes: &[u8], member: Member, list: &TrustList, now: UnixTime) -> Result<Self, Refusal> {
         let object = Unverified::parse(OBJECT, bytes)?;
         let mut claims = Fields::open(OBJECT, object.payload()?)?;
-        let issuer = claims.text(ISS, 2)?.parse().map_err(|_| claims.wrong(ISS, "not a member"))?;
+        let issuer = claims.text(ISS, 2)?.parse().map_err(|_| Refusal::of(OBJECT, Reason::MemberUnknown))?;
         let log = LogId(claims.bytes(LOG)?);
         let (size, root, issued_at) = (claims.uint(SIZE)?, claims.bytes(ROOT)?, claims.time(IAT)?);
         claims.finish()?;

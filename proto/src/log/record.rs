@@ -11,7 +11,7 @@ use crate::{
     terms::{Kind, Purpose, Scope},
     time::UnixTime,
     token::Cti,
-    venue::VenueId,
+    venue::{VenueId, is_name},
 };
 
 /// The longest record, in bytes.
@@ -107,9 +107,10 @@ impl Caller {
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        let form = |part: &str| !part.is_empty() && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
-        let parts = text.split('/').count();
-        (text.len() <= MAX_CALLER_BYTES && (3..=4).contains(&parts) && text.split('/').all(form))
+        let (realm, rest) = text.split_once('/')?;
+        let known = realm == "gateway" || realm.len() == 2 && realm.bytes().all(|b| b.is_ascii_digit());
+        let parts = rest.split('/').count();
+        (known && text.len() <= MAX_CALLER_BYTES && (2..=3).contains(&parts) && rest.split('/').all(is_name))
             .then(|| Self(text.into()))
     }
 }
@@ -195,6 +196,9 @@ impl Entry {
         let venue = venue.parse().map_err(|_| fields.wrong(key(VENUE), "not a venue"))?;
         let caller = caller(&mut fields)?;
         let staff_id = fields.optional_text(key(STAFF), MAX_STAFF_BYTES)?;
+        if staff_id.as_ref().is_some_and(|id| !is_staff_id(id)) {
+            return Err(fields.wrong(key(STAFF), "not a member of staff"));
+        }
         let purpose = Purpose::from_number(fields.uint(key(PURPOSE))?);
         let granted = fields.optional(key(SCOPE)).map(|bits| {
             let bits = cbor::uint(&bits).and_then(|bits| u8::try_from(bits).ok());
@@ -229,6 +233,10 @@ impl Entry {
 fn caller(fields: &mut Fields) -> Result<Caller, Refusal> {
     let text = fields.text(CALLER.into(), MAX_CALLER_BYTES)?;
     Caller::from_text(&text).ok_or_else(|| fields.wrong(CALLER.into(), "not a peer"))
+}
+
+fn is_staff_id(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 fn reason(fields: &mut Fields) -> Result<Cow<'static, str>, Refusal> {
@@ -350,6 +358,10 @@ mod tests {
             (VENUE, "castle".into()),
             (CALLER, "A/b/c".into()),
             (CALLER, "44/backend".into()),
+            (CALLER, "member/backend/a".into()),
+            (CALLER, "44/backend/-a".into()),
+            (CALLER, "44/a/b/c/d".into()),
+            (STAFF, "窗口三".into()),
             (PURPOSE, 9.into()),
             (SCOPE, 0.into()),
             (SCOPE, 64.into()),

@@ -1,11 +1,20 @@
 //! Random claims that are good, for the tests of properties and of layouts.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use proto::{
     consent_request::ConsentRequest,
+    contract::recognition::{Outcome, Source},
     hint::SEALED_LEN,
+    identity::{PeerId, Realm},
+    log::{
+        LogId,
+        commit::{AccessReceipt, Commit, commit_leaf},
+        delivery::DeliveryReceipt,
+        merkle::{Tree, leaf_hash},
+        record::{Ending, Entry},
+    },
     member::Member,
     statement::{Dose, LogHead, MAX_DOSES, MAX_OFFLINE, MAX_TESTS, MAX_VISITS, RiskVisit, Status, TestResult},
     suite::{SigningKey, Suite},
@@ -117,5 +126,63 @@ prop_compose! {
             issued_at,
             nonce,
         }
+    }
+}
+
+fn ending() -> impl Strategy<Value = Ending> {
+    let answered = (1..=5, 0..=3, option::of(any::<[u8; 16]>())).prop_map(|(outcome, source, statement)| {
+        let (outcome, source) = (Outcome::try_from(outcome).unwrap(), Source::try_from(source).unwrap());
+        Ending::Answered { outcome, source, statement }
+    });
+    prop_oneof![answered, "[A-Z0-9_]{1,40}".prop_map(|reason| Ending::Refused(reason.into()))]
+}
+
+prop_compose! {
+    pub(crate) fn entry()(
+        (time, venue, by) in (time(), venue(), member()), name in option::of("[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"),
+        staff_id in option::of("[A-Za-z0-9._-]{1,32}"), purpose in select(Purpose::ALL),
+        granted in option::of(scope()), kind in select(Kind::ALL), policy_version in any::<u64>(),
+        (cti, exchange_id, trace_id) in any::<([u8; 16], [u8; 16], [u8; 16])>(), ending in ending(),
+    ) -> Entry {
+        let peer = name.map_or_else(|| PeerId::venue(venue.clone()), |name| PeerId::backend(by, &name).unwrap());
+        Entry {
+            time,
+            venue: Arc::new(venue),
+            caller: (&peer).into(),
+            staff_id,
+            purpose,
+            granted,
+            cti: Cti(cti),
+            kind,
+            policy_version,
+            exchange_id,
+            trace_id,
+            ending,
+        }
+    }
+}
+
+prop_compose! {
+    /// Of one record of a commit, signed by `key`.
+    pub(crate) fn receipt_by(key: Arc<SigningKey>)(
+        entry in entry(), owner in member(), index in any::<u64>(), others in vec(any::<[u8; 32]>(), 0..40),
+        at in any::<prop::sample::Index>(), number in any::<u64>(), heads in any::<[u8; 32]>(), issued_at in time(),
+    ) -> AccessReceipt {
+        let (owner, record, position) = (Realm::Member(owner), entry.encode(), at.index(others.len() + 1));
+        let mut leaves = others;
+        leaves.insert(position, commit_leaf(owner, index, &leaf_hash(&record)));
+        let tree = Tree::new(leaves);
+        let commit = Commit { number, root: tree.root(), count: tree.size(), heads, issued_at };
+        let commit = commit.sign(&key, key.verifying_key().kid());
+        AccessReceipt { owner, index, record, position: position as u64, path: tree.path(position), commit }
+    }
+}
+
+prop_compose! {
+    pub(crate) fn delivery_receipt()(
+        issuer in member(), log in any::<[u8; 32]>(), size in any::<u64>(), root in any::<[u8; 32]>(),
+        issued_at in time(),
+    ) -> DeliveryReceipt {
+        DeliveryReceipt { issuer, log: LogId(log), size, root, issued_at }
     }
 }

@@ -5,7 +5,13 @@ use std::collections::BTreeSet;
 
 use crate::json::File;
 
-const BEYOND: [&str; 47] = [
+const BEYOND: [&str; 58] = [
+    "access-record/venue-at-a-castle",
+    "access-record/venue-of-nobody",
+    "access-record/venue-with-a-long-number",
+    "access-receipt/of-an-unknown-entry",
+    "access-receipt/of-a-refusal",
+    "delivery-receipt/of-another-member",
     "consent-token/aud-long-number",
     "consent-token/cnf-off-the-curve",
     "consent-token/purposes-descending",
@@ -28,6 +34,11 @@ const BEYOND: [&str; 47] = [
     "policy/rule-for-green",
     "policy/rule-by-nobody",
     "policy/yellow-passes",
+    "policy/access-log-key-unknown",
+    "policy/gateway-retention-of-31d",
+    "policy/home-retention-of-23h",
+    "policy/home-retention-of-3661d",
+    "policy/visibility-delay-of-31d",
     "proof/exp-is-iat",
     "statement/exp-before-iat",
     "statement/offline-before-iat",

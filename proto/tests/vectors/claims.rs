@@ -5,6 +5,12 @@
 use proto::{
     consent_request::ConsentRequest,
     envelope::Edition,
+    log::{
+        checkpoint::Checkpoint,
+        commit::{AccessReceipt, Commit},
+        delivery::DeliveryReceipt,
+        record::{Ending, Entry, RefusalEntry},
+    },
     statement::Status,
     suite::VerifyingKey,
     terms::{Category, Purposes},
@@ -139,4 +145,75 @@ pub(crate) fn of_trust_list(edition: Edition, list: &TrustList) -> Json {
         "members": members.collect::<Vec<_>>(),
     });
     of_edition(edition, "content", content)
+}
+
+/// Of an access record.
+pub(crate) fn of_entry(entry: &Entry) -> Json {
+    let (mut outcome, mut source, mut statement, mut reason) = (None, None, None, None);
+    match &entry.ending {
+        Ending::Answered { outcome: how, source: whence, statement: hash } => {
+            (outcome, source, statement) = (Some(*how as i32), Some(*whence as i32), hash.map(|hash| hex(&hash)));
+        }
+        Ending::Refused(why) => reason = Some(why.to_string()),
+    }
+    json!({
+        "time": entry.time.as_secs(),
+        "venue": entry.venue.to_string(),
+        "caller": entry.caller.as_str(),
+        "staff": entry.staff_id,
+        "purpose": entry.purpose.number(),
+        "scope": entry.granted.map(|scope| scope.bits()),
+        "cti": hex(&entry.cti.0),
+        "kind": entry.kind.number(),
+        "outcome": outcome,
+        "source": source,
+        "statement": statement,
+        "policy": entry.policy_version.to_string(),
+        "exchange": hex(&entry.exchange_id),
+        "reason": reason,
+        "trace": hex(&entry.trace_id),
+    })
+}
+
+/// Of a refusal on a replica's own log.
+pub(crate) fn of_refusal(entry: &RefusalEntry) -> Json {
+    json!({ "time": entry.time.as_secs(), "caller": entry.caller.as_str(), "reason": entry.reason })
+}
+
+/// Of an access receipt and the commit in it.
+pub(crate) fn of_receipt(receipt: &AccessReceipt, commit: &Commit) -> Json {
+    json!({
+        "log": receipt.owner.to_string(),
+        "index": receipt.index.to_string(),
+        "record": hex(&receipt.record),
+        "position": receipt.position.to_string(),
+        "path": receipt.path.iter().map(|hash| hex(hash)).collect::<Vec<_>>(),
+        "commit": {
+            "number": commit.number.to_string(),
+            "root": hex(&commit.root),
+            "count": commit.count.to_string(),
+            "heads": hex(&commit.heads),
+            "iat": commit.issued_at.as_secs(),
+        },
+    })
+}
+
+/// Of a checkpoint, beside the domain, which is the trust list's, and the log's id, which is the key's.
+pub(crate) fn of_checkpoint(checkpoint: &Checkpoint) -> Json {
+    json!({
+        "log": checkpoint.owner.to_string(),
+        "size": checkpoint.size.to_string(),
+        "root": hex(&checkpoint.root),
+    })
+}
+
+/// Of a delivery receipt.
+pub(crate) fn of_delivery(receipt: &DeliveryReceipt) -> Json {
+    json!({
+        "iss": receipt.issuer.to_string(),
+        "log_id": hex(&receipt.log.0),
+        "size": receipt.size.to_string(),
+        "root": hex(&receipt.root),
+        "iat": receipt.issued_at.as_secs(),
+    })
 }

@@ -7,8 +7,21 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 
 /// The names of the files, in the order in which a recognition meets what they hold.
-pub(crate) const FILES: [&str; 8] =
-    ["trust-list", "policy", "consent-request", "consent-token", "proof", "presentation", "statement", "hint"];
+pub(crate) const FILES: [&str; 13] = [
+    "trust-list",
+    "policy",
+    "consent-request",
+    "consent-token",
+    "proof",
+    "presentation",
+    "statement",
+    "hint",
+    "merkle",
+    "access-record",
+    "access-receipt",
+    "checkpoint",
+    "delivery-receipt",
+];
 
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,10 +89,18 @@ pub(crate) enum Operation {
     ReadPresentation,
     VerifyStatement,
     OpenHint,
+    MerkleRoot,
+    VerifyInclusion,
+    VerifyConsistency,
+    ReadRecord,
+    ReadRefusalRecord,
+    VerifyAccessReceipt,
+    OpenCheckpoint,
+    OpenDeliveryReceipt,
 }
 
 impl Operation {
-    /// The kind of object it is done to; a hint is none that a refusal could speak of.
+    /// The kind of object it is done to; a hint and a proof in a tree are none that a refusal could speak of.
     pub(crate) const fn object(self) -> Option<Object> {
         match self {
             Self::OpenTrustList => Some(Object::TrustList),
@@ -89,7 +110,11 @@ impl Operation {
             Self::VerifyProof => Some(Object::Proof),
             Self::ReadPresentation => Some(Object::Presentation),
             Self::VerifyStatement => Some(Object::Statement),
-            Self::OpenHint => None,
+            Self::OpenHint | Self::MerkleRoot | Self::VerifyInclusion | Self::VerifyConsistency => None,
+            Self::ReadRecord | Self::ReadRefusalRecord => Some(Object::AccessRecord),
+            Self::VerifyAccessReceipt => Some(Object::AccessReceipt),
+            Self::OpenCheckpoint => Some(Object::Checkpoint),
+            Self::OpenDeliveryReceipt => Some(Object::DeliveryReceipt),
         }
     }
 }
@@ -128,6 +153,22 @@ pub(crate) struct Context {
     pub(crate) k: Option<Hex>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) nonce: Option<Hex>,
+    /// Who was asked for a delivery receipt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) member: Option<String>,
+    /// What a leaf of a tree is the hash of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) leaf: Option<Hex>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) size: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) root: Option<Hex>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) old_size: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) old_root: Option<Hex>,
 }
 
 /// The roots a verifier has, and how many must sign.
@@ -199,6 +240,10 @@ pub(crate) const VALID: &str = "valid";
 
 /// What a hint that does not open comes to: nobody refuses a call for it, so it has no reason of ErrorReason.
 pub(crate) const HINT_DOES_NOT_OPEN: &str = "HINT_DOES_NOT_OPEN";
+
+/// What a path or a proof in a tree comes to that does not show what it should: no reason of ErrorReason either, the
+/// object that it is a part of has one.
+pub(crate) const NOT_PROVEN: &str = "NOT_PROVEN";
 
 impl Vector {
     /// A valid one.

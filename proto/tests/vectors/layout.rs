@@ -3,7 +3,7 @@
 //! Everything but the named fault is right: the signature verifies over what is there.
 
 use ciborium::Value;
-use proto::refusal::Reason as R;
+use proto::{cbor, refusal::Reason as R};
 
 use crate::{
     bend,
@@ -18,6 +18,13 @@ pub(crate) struct Sample<'a> {
 }
 
 impl Sample<'_> {
+    /// The kind of object it is.
+    fn typ(&self) -> u64 {
+        let header = bend::decoded(&self.good.protected);
+        let typ = header.as_map().and_then(|map| map.iter().find(|(label, _)| *label == TYP.into()));
+        cbor::uint(&typ.expect("it has a typ").1).expect("a number")
+    }
+
     /// With another header, signed again.
     fn header(&self, signer: &Signer, protected: Vec<u8>) -> Vec<u8> {
         signer.sign1(self.signed_by, protected, self.good.payload.clone(), &self.good.external_aad).bytes()
@@ -74,7 +81,11 @@ pub(crate) fn core(set: &mut Set<'_>, sample: &Sample<'_>) {
     };
     let crit = Value::Array(vec![99.into()]);
     add("crit", R::CriticalHeaderUnknown, "a critical header that nobody knows", CRIT, Some(crit));
-    add("typ-of-another", R::TypeMismatch, "typ is that of a log checkpoint", TYP, Some(65006.into()));
+    let (another, what) = match sample.typ() {
+        65006 => (65008, "typ is that of a delivery receipt"),
+        _ => (65006, "typ is that of a log commit"),
+    };
+    add("typ-of-another", R::TypeMismatch, what, TYP, Some(another.into()));
     add("typ-missing", R::ObjectMalformed, "the header has no typ", TYP, None);
     add("alg-minus-7", R::AlgorithmNotAllowed, "alg is ES256, which leaves the curve open", ALG, Some((-7).into()));
     add("alg-minus-8", R::AlgorithmNotAllowed, "alg is EdDSA, which leaves the curve open", ALG, Some((-8).into()));

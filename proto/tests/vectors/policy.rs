@@ -30,6 +30,7 @@ pub(crate) fn file(signer: &Signer) -> File {
         by(signer, names, |keys| Policy::seal(POLICY, edition, keys))
     });
     texts(&mut set);
+    access_logs(&mut set);
     let good = Sign::split(&sealed(signer, POLICY, edition(7)));
     let bytes = Sign { payload: bend::with(&good.payload, &[2], Some(Value::Bytes(POLICY.into()))), ..good };
     let bytes = bytes.signed_again(signer, Object::Policy).bytes();
@@ -99,6 +100,24 @@ fn texts(set: &mut Set<'_>) {
         ),
     ] {
         let bytes = sealed(set.signer, &swap(POLICY, from, to), edition(7));
+        set.refused(id, R::ObjectMalformed, what).bytes(&bytes);
+    }
+}
+
+/// How long access records are kept, and when travelers see them: a table that may be left out, and each key of it too.
+fn access_logs(set: &mut Set<'_>) {
+    let with = |keys: &str| format!("{POLICY}\n[access_log]\n{keys}\n");
+    let most = "gateway_retention = \"30d\"\nhome_retention = \"3660d\"\nvisibility_delay = \"30d\"";
+    add(set, "access-log", "as long as can be", &with(most), edition(7));
+    add(set, "access-log-in-part", "the others have their defaults", &with("home_retention = \"1d\""), edition(7));
+    for (id, what, keys) in [
+        ("access-log-key-unknown", "an unknown key", "retention = \"1h\""),
+        ("gateway-retention-of-31d", "a gateway keeps what it delivered 30 d at most", "gateway_retention = \"31d\""),
+        ("home-retention-of-23h", "home keeps records a day at least", "home_retention = \"23h\""),
+        ("home-retention-of-3661d", "and 3,660 d at most", "home_retention = \"3661d\""),
+        ("visibility-delay-of-31d", "travelers wait 30 d at most", "visibility_delay = \"31d\""),
+    ] {
+        let bytes = sealed(set.signer, &with(keys), edition(7));
         set.refused(id, R::ObjectMalformed, what).bytes(&bytes);
     }
 }

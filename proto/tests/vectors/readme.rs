@@ -47,5 +47,5 @@ fn the_vectors_it_names_are_there() {
         assert!(ids.contains(&id), "{id}");
     }
     let refused = files.iter().flat_map(|file| &file.vectors).filter(|vector| vector.verdict != VALID).count();
-    assert!(refused >= 420, "{refused}");
+    assert!(refused > 600, "{refused}");
 }

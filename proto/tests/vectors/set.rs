@@ -59,6 +59,11 @@ impl<'a> Set<'a> {
         *last = Vector { result: None, ..last.clone().refused(reason) };
     }
 
+    /// The vectors alone: to make others of them.
+    pub(crate) fn into_vectors(self) -> Vec<Vector> {
+        self.vectors
+    }
+
     /// The file, with the keys that its vectors and whatever they refer to are signed with.
     pub(crate) fn file(self, about: &str, more_keys: &[&str]) -> File {
         let signed_by = self.vectors.iter().flat_map(|vector| &vector.signed_by).map(String::as_str);
@@ -68,6 +73,8 @@ impl<'a> Set<'a> {
         let layout = match self.kind {
             // A hint is in the statement's file: it is a part of one.
             "hint" => "statement.cddl".to_owned(),
+            // A signed note, and hashes: neither is CBOR.
+            "checkpoint" | "merkle" => "tongxing/access/v1/access.proto".to_owned(),
             kind => format!("{kind}.cddl"),
         };
         File { kind, layout, about: about.to_owned(), test_keys, vectors: self.vectors }

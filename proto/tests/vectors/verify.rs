@@ -21,7 +21,10 @@ use proto::{
 };
 use serde_json::{Value as Json, json};
 
-use crate::json::{File, HINT_DOES_NOT_OPEN, Hex, Operation, VALID, Vector, hex};
+use crate::{
+    json::{File, HINT_DOES_NOT_OPEN, Hex, Operation, VALID, Vector, hex},
+    verify_log,
+};
 
 /// Verdict, the object it is about, and what the object comes to if it is valid.
 pub(crate) type Verdict = (String, Option<String>, Option<Json>);
@@ -42,8 +45,12 @@ impl<'a> Verifier<'a> {
 
     /// What it comes to.
     pub(crate) fn verdict(&self, vector: &Vector) -> Verdict {
-        if vector.operation == Operation::OpenHint {
-            return open_hint(vector);
+        match vector.operation {
+            Operation::OpenHint => return open_hint(vector),
+            Operation::MerkleRoot | Operation::VerifyInclusion | Operation::VerifyConsistency => {
+                return verify_log::prove(vector);
+            }
+            _ => {}
         }
         match self.verify(vector) {
             Ok(result) => (VALID.to_owned(), None, result),
@@ -93,7 +100,18 @@ impl<'a> Verifier<'a> {
                 Ok(None)
             }
             Operation::VerifyStatement => self.verify_statement(vector, &bytes, now),
-            Operation::OpenHint => unreachable!("a hint is not refused"),
+            Operation::ReadRecord => verify_log::read_record(&bytes),
+            Operation::ReadRefusalRecord => verify_log::read_refusal_record(&bytes),
+            Operation::VerifyAccessReceipt => verify_log::verify_receipt(&bytes, &self.trust_list(vector)),
+            Operation::OpenCheckpoint => {
+                verify_log::open_checkpoint(vector.text.as_deref().expect("a note"), &self.trust_list(vector))
+            }
+            Operation::OpenDeliveryReceipt => {
+                verify_log::open_delivery(&bytes, named(&vector.context.member), &self.trust_list(vector), now)
+            }
+            Operation::OpenHint | Operation::MerkleRoot | Operation::VerifyInclusion | Operation::VerifyConsistency => {
+                unreachable!("no call is refused for it")
+            }
         }
     }
 

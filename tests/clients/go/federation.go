@@ -24,6 +24,7 @@ type federation struct {
 	dir       string
 	addresses addresses
 	members   []memberEntry
+	logKeys   []issuerKey
 	policy    policy
 }
 
@@ -83,7 +84,7 @@ func (f *federation) fetch(venue string, roots []issuerKey, threshold int) error
 	if err != nil {
 		return fmt.Errorf("trust list: %w", err)
 	}
-	f.members = list.Members
+	f.members, f.logKeys = list.Members, list.Gateway.LogKeys
 	held, err := gateway.GetPolicy(ctx, &federationpb.GetPolicyRequest{})
 	if err != nil {
 		return err

@@ -88,6 +88,46 @@ type statement struct {
 	} `cbor:"-65538,keyasint"`
 }
 
+// accessReceipt is that a record is in a commit: access-receipt.cddl.
+type accessReceipt struct {
+	_        struct{} `cbor:",toarray"`
+	Version  int
+	Log      string // The member's code, or gateway.
+	Index    uint64
+	Record   []byte
+	Position uint64
+	Path     [][32]byte
+	Commit   []byte
+}
+
+// logCommit is what a replica of the gateway signs when it makes records durable.
+type logCommit struct {
+	Number    uint64   `cbor:"1,keyasint"`
+	Root      [32]byte `cbor:"2,keyasint"`
+	Count     uint64   `cbor:"3,keyasint"`
+	Heads     [32]byte `cbor:"4,keyasint"`
+	Committed int64    `cbor:"6,keyasint"`
+}
+
+// accessRecord is what stands on a log for one exchange: access-record.cddl.
+type accessRecord struct {
+	Time      int64     `cbor:"1,keyasint"`
+	Venue     string    `cbor:"2,keyasint"`
+	Caller    string    `cbor:"3,keyasint"`
+	Staff     string    `cbor:"4,keyasint,omitempty"`
+	Purpose   int32     `cbor:"5,keyasint"`
+	Scope     int       `cbor:"6,keyasint,omitempty"`
+	Cti       [16]byte  `cbor:"7,keyasint"`
+	Kind      int       `cbor:"8,keyasint"`
+	Outcome   int32     `cbor:"9,keyasint,omitempty"`
+	Source    *int      `cbor:"10,keyasint,omitempty"` // 0 is one.
+	Statement *[16]byte `cbor:"11,keyasint,omitempty"`
+	Policy    uint64    `cbor:"12,keyasint"`
+	Exchange  [16]byte  `cbor:"13,keyasint"`
+	Reason    string    `cbor:"14,keyasint,omitempty"`
+	Trace     [16]byte  `cbor:"15,keyasint"`
+}
+
 // edition is what the trust list and the policy come in.
 type edition[Content any] struct {
 	Version uint64  `cbor:"1,keyasint"`

@@ -1,8 +1,8 @@
 // One health code from its first day to the gate, over mTLS: enrol, consent, prove, be recognised, believe nobody.
 //
 // Four parties that are four programs in life, top to bottom: the phone, its home member's backend and operator, the
-// venue. How a signed object is made and checked is in signed.go, whom to trust in federation.go. gen/ is generated:
-// see generate/main.go.
+// venue. How a signed object is made and checked is in signed.go, the receipt that an exchange is on record in
+// receipt.go, whom to trust in federation.go. gen/ is generated: see generate/main.go.
 package main
 
 import (
@@ -241,6 +241,9 @@ func atTheGate(federation *federation, text string) error {
 	if answer.Decision != recognition.Decision_DECISION_PASS {
 		return errors.New("the gate stays shut")
 	}
+	if err := federation.verifyRecord(request, answer); err != nil {
+		return fmt.Errorf("access receipt: %w", err)
+	}
 
 	// Errors are about the call, and are meant for programs: branch on the reason, never on the message.
 	request.Purpose = types.Purpose_PURPOSE_MEDICAL // The person did not agree to that.
@@ -325,6 +328,25 @@ func (f *federation) verifyAnswer(shown presentation, answer *recognition.Recogn
 	}
 	fmt.Printf("identity      %s …%s: compare with the document in the person's hand\n", maskedName, tail)
 	return maskedName, nil
+}
+
+// verifyRecord checks that the exchange is on record, on home's log, and that the record says what the answer says (I2).
+func (f *federation) verifyRecord(asked *recognition.RecognizeRequest, answer *recognition.RecognizeResponse) error {
+	var token consent
+	if _, err := read1(asked.Token, &token); err != nil { // Verified with the answer.
+		return err
+	}
+	receipt, err := checkReceipt(answer.AccessReceipt, f.logKeys, token, asked, answer)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("on record     no. %d on a log of %s, for this exchange, with this statement\n", receipt.Index, receipt.Log)
+	flipped := slices.Clone(answer.AccessReceipt)
+	flipped[len(flipped)-1] ^= 1
+	if _, _, err := verifyReceipt(flipped, f.logKeys); err == nil {
+		return errors.New("a flipped one was believed")
+	}
+	return nil
 }
 
 func mask(name string) string {

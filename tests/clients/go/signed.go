@@ -29,6 +29,7 @@ const (
 	typStatement      = 65003
 	typTrustList      = 65004
 	typPolicy         = 65005
+	typLogCommit      = 65006
 	typConsentRequest = 65007
 )
 

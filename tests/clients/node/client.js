@@ -1,7 +1,7 @@
 // One health code from its first day to the gate, over mTLS: enrol, consent, prove, be recognised, believe nobody.
 //
 // Four parties that are four programs in life, top to bottom: the phone, its home member's backend and operator, the
-// venue. How a signed object is made and checked is in signed.js.
+// venue. How a signed object is made and checked is in signed.js, the receipt that an exchange is on record in receipt.js.
 
 import { generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -12,6 +12,7 @@ import grpc from '@grpc/grpc-js'
 import protoLoader from '@grpc/proto-loader'
 import base45 from 'base45'
 import { parse as parseToml } from 'smol-toml'
+import { checkReceipt, verifyReceipt } from './receipt.js'
 import * as signed from './signed.js'
 import { check, map, now, same, sha256 } from './signed.js'
 
@@ -77,8 +78,9 @@ class Federation {
     const { trustList } = await call(gateway, 'GetTrustList', {})
     const { policy } = await call(gateway, 'GetPolicy', {})
     gateway.close()
-    const members = this.open(signed.TRUST_LIST, trustList).get(5)
-    this.members = map(members.map((member) => [member.get(1), member]))
+    const trust = this.open(signed.TRUST_LIST, trustList)
+    this.logKeys = signed.publicKeys(trust.get(4).get(2))
+    this.members = map(trust.get(5).map((member) => [member.get(1), member]))
     this.policy = parseToml(this.open(signed.POLICY, policy))
   }
 
@@ -208,6 +210,7 @@ async function atTheGate(federation, { venue, name }, text) {
   check(outcome === 'OUTCOME_STATUS', 'no status')
   check(verifyAnswer(federation, token, k, answer) === mask(name), "another person's code")
   check(decision === 'DECISION_PASS', 'the gate stays shut')
+  verifyRecord(federation, token, { venue, purpose: ENTRY }, answer)
 
   // Errors are about the call, and are meant for programs: branch on the reason, never on the message.
   const { reason } = await refusal(gateway, { ...request, purpose: 'PURPOSE_MEDICAL' }) // Not agreed to.
@@ -257,6 +260,26 @@ function verifyAnswer(federation, token, k, answer) {
   const { maskedName, tail } = signed.openHint(status.get(10), k)
   console.log(`identity      ${maskedName} …${tail}: compare with the document in the person's hand`)
   return maskedName
+}
+
+/** Checks that the exchange is on record, on home's log, and that the record says what the answer says (I2). */
+function verifyRecord(federation, token, asked, answer) {
+  const consent = signed.read1(token).claims // Verified with the answer.
+  const { accessReceipt } = answer
+  const { log, index } = checkReceipt(accessReceipt, federation.logKeys, consent, asked, answer)
+  console.log(`on record     no. ${index} on a log of ${log}, for this exchange, with this statement`)
+  const flipped = Buffer.from(accessReceipt)
+  flipped[flipped.length - 1] ^= 1
+  check(!isBelieved(() => verifyReceipt(flipped, federation.logKeys)), 'a flipped receipt was believed')
+}
+
+function isBelieved(verify) {
+  try {
+    verify()
+    return true
+  } catch {
+    return false // Whatever it is refused for.
+  }
 }
 
 const seconds = (life) => parseInt(life) * { s: 1, m: 60, h: 3600, d: 86400 }[life.at(-1)]

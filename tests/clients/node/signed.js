@@ -12,6 +12,7 @@ export const PROOF = 65002
 export const STATEMENT = 65003
 export const TRUST_LIST = 65004
 export const POLICY = 65005
+export const LOG_COMMIT = 65006
 export const CONSENT_REQUEST = 65007
 
 // `alg`: issuers and roots sign with Ed25519, devices with ECDSA on P-256.

@@ -1,7 +1,7 @@
 """One health code from its first day to the gate, over mTLS: enrol, consent, prove, be recognised, believe nobody.
 
 Four parties that are four programs in life, top to bottom: the phone, its home member's backend and operator, the
-venue. How a signed object is made and checked is in signed.py.
+venue. How a signed object is made and checked is in signed.py, the receipt that an exchange is on record in receipt.py.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from google.rpc import code_pb2, error_details_pb2
 from grpc_status import rpc_status
 
 import signed
+from receipt import check_receipt, verify_receipt
 from signed import check
 from tongxing.assignment.v1 import assignment_pb2, assignment_pb2_grpc
 from tongxing.federation.v1 import federation_pb2, federation_pb2_grpc
@@ -57,6 +58,7 @@ def main():
         masked_name = verify_answer(federation, token, k, answer)
         check(masked_name == options.name[0] + "*" * min(max(len(options.name) - 1, 1), 8), "another person's code")
         check(answer.decision == recognition.DECISION_PASS, "the gate stays shut")
+        verify_record(federation, request, answer)
 
         # Errors are about the call, and are meant for programs: branch on the reason, never on the message.
         medical = recognition.RecognizeRequest(token=token, proof=proof, venue=venue, purpose=types.PURPOSE_MEDICAL)
@@ -111,7 +113,9 @@ class Federation:
         def open_document(typ, data):
             return signed.open_document(typ, data, roots, pinned["threshold"], time.time())
 
-        self.members = {member[1]: member for member in open_document(signed.TRUST_LIST, trust_list)[5]}
+        trust = open_document(signed.TRUST_LIST, trust_list)
+        self.members = {member[1]: member for member in trust[5]}
+        self.log_keys = signed.public_keys(trust[4][2])
         self.policy = tomllib.loads(open_document(signed.POLICY, policy))
 
     def consent_keys(self, member):
@@ -248,6 +252,19 @@ def verify_answer(federation, token, k, answer):
     masked_name, tail = signed.open_hint(status[10], k)
     print(f"identity      {masked_name} …{tail}: compare with the document in the person's hand")
     return masked_name
+
+
+def verify_record(federation, request, answer):
+    """Checks that the exchange is on record, on home's log, and that the record says what the answer says (I2)."""
+    consent = signed.verify1(signed.TOKEN, request.token, federation.consent_keys)
+    log, index = check_receipt(answer.access_receipt, federation.log_keys, consent, request, answer)
+    print(f"on record     no. {index} on a log of {log}, for this exchange, with this statement")
+    flipped = answer.access_receipt[:-1] + bytes([answer.access_receipt[-1] ^ 1])
+    try:
+        verify_receipt(flipped, federation.log_keys)
+    except Exception:  # Whatever it is refused for.
+        return
+    raise AssertionError("a flipped receipt was believed")
 
 
 def seconds(life):

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 # `typ`, which keeps a signature over one kind of object from being taken for another.
-TOKEN, PROOF, STATEMENT, TRUST_LIST, POLICY, CONSENT_REQUEST = 65001, 65002, 65003, 65004, 65005, 65007
+TOKEN, PROOF, STATEMENT, TRUST_LIST, POLICY, LOG_COMMIT, CONSENT_REQUEST = range(65001, 65008)
 # `alg`: issuers and roots sign with Ed25519, devices with ECDSA on P-256.
 ED25519, ESP256 = -19, -9
 # Header labels (RFC 9052 §3.1, RFC 9596).

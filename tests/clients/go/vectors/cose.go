@@ -21,7 +21,8 @@ const (
 )
 
 var types = map[string]uint64{
-	"token": 65001, "proof": 65002, "statement": 65003, "trust_list": 65004, "policy": 65005, "consent_request": 65007,
+	"token": 65001, "proof": 65002, "statement": 65003, "trust_list": 65004, "policy": 65005,
+	"log_commit": 65006, "consent_request": 65007, "delivery_receipt": 65008,
 }
 
 type kid [8]byte

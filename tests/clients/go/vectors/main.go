@@ -57,6 +57,13 @@ type vectorContext struct {
 	Cti           hexData  `json:"cti"`
 	K             hexData  `json:"k"`
 	Nonce         hexData  `json:"nonce"`
+	Member        string   `json:"member"`
+	Leaf          hexData  `json:"leaf"`
+	Index         uint64   `json:"index,string"`
+	Size          uint64   `json:"size,string"`
+	Root          hexData  `json:"root"`
+	OldSize       uint64   `json:"old_size,string"`
+	OldRoot       hexData  `json:"old_root"`
 }
 
 type rootKeys struct {
@@ -102,6 +109,7 @@ func main() {
 	vectors := all{}
 	for _, name := range []string{
 		"trust-list", "policy", "consent-request", "consent-token", "proof", "presentation", "statement", "hint",
+		"merkle", "access-record", "access-receipt", "checkpoint", "delivery-receipt",
 	} {
 		var read file
 		data := must(os.ReadFile(filepath.Join(directory, name+".json")))
@@ -139,7 +147,7 @@ func makeAnew(vectors all, v *vector, testKeys map[string]testKey) (made, int) {
 		keys = append(keys, testKeys[name])
 		deterministic = deterministic && testKeys[name].Alg == algEd25519
 	}
-	data, text := produce(v, keys)
+	data, text := produce(vectors, v, keys)
 	again := *v
 	again.Bytes, again.Text = data, text
 	wrong := compare(v.ID+" (made)", vectors.verdict(&again), v.claimed())

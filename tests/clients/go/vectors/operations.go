@@ -42,15 +42,35 @@ func (a all) verdict(v *vector) (got verdict) {
 		}
 	}()
 	operations := map[string]func(*vector) map[string]any{
-		"open_trust_list":   a.openTrustList,
-		"open_policy":       a.openPolicy,
-		"verify_request":    verifyRequest,
-		"verify_token":      a.verifyToken,
-		"use_consent":       a.useConsent,
-		"verify_proof":      a.verifyProof,
-		"read_presentation": readPresentation,
-		"verify_statement":  a.verifyStatement,
-		"open_hint":         openHint,
+		"open_trust_list":    a.openTrustList,
+		"open_policy":        a.openPolicy,
+		"verify_request":     verifyRequest,
+		"verify_token":       a.verifyToken,
+		"use_consent":        a.useConsent,
+		"verify_proof":       a.verifyProof,
+		"read_presentation":  readPresentation,
+		"verify_statement":   a.verifyStatement,
+		"open_hint":          openHint,
+		"merkle_root":        merkleRoot,
+		"verify_inclusion":   verifyInclusion,
+		"verify_consistency": verifyConsistency,
+		"read_record": func(v *vector) map[string]any {
+			return map[string]any{"disclosed": readRecord(v.data()).disclosed}
+		},
+		"read_refusal_record": func(v *vector) map[string]any {
+			readRefusalRecord(v.data())
+			return nil
+		},
+		"verify_access_receipt": func(v *vector) map[string]any {
+			return verifyReceipt(v.data(), a.trustList(&v.Context).logKeys)
+		},
+		"open_checkpoint": func(v *vector) map[string]any {
+			return openCheckpoint(v.Text, a.trustList(&v.Context))
+		},
+		"open_delivery_receipt": func(v *vector) map[string]any {
+			openDeliveryReceipt(v, a.trustList(&v.Context).members)
+			return nil
+		},
 	}
 	return verdict{verdict: "valid", result: operations[v.Operation](v)}
 }
@@ -81,7 +101,7 @@ func (a all) checkEdition(of string, v *vector, read edition) map[string]any {
 	return map[string]any{"version": strconv.FormatUint(read.version, 10)}
 }
 
-func (a all) trustList(c *vectorContext) map[string]memberKeys {
+func (a all) trustList(c *vectorContext) trust {
 	held := a[c.TrustList]
 	return readTrustList(openDocument("trust_list", held.data(), held.Context.Roots).content)
 }
@@ -137,7 +157,7 @@ func (a all) verifyProof(v *vector) map[string]any {
 func (a all) authenticate(data []byte, c *vectorContext) token {
 	object := readObject("token", data)
 	read := readToken(object.claims)
-	key, known := a.trustList(c)[read.iss].consent[object.kid]
+	key, known := a.trustList(c).members[read.iss].consent[object.kid]
 	require(known, "token", "KEY_UNKNOWN")
 	object.verify(algEd25519, key, []byte{})
 	return read
@@ -211,7 +231,7 @@ func (a all) verifyStatement(v *vector) map[string]any {
 	issuer := a.authenticate(v.Context.Token, &v.Context).iss
 	object := readObject(of, v.data())
 	read := readStatement(object.claims)
-	key, known := a.trustList(&v.Context)[issuer].statement[object.kid]
+	key, known := a.trustList(&v.Context).members[issuer].statement[object.kid]
 	require(known, of, "KEY_UNKNOWN")
 	object.verify(algEd25519, key, []byte{})
 	wellFormed(read.iss == issuer && bytes.Equal(read.token, hash[:16]), of)

@@ -38,6 +38,7 @@ type policyDocument struct {
 	Authorities map[string]text
 	Answers     map[string]answer
 	Correction  *text
+	AccessLog   map[string]string `toml:"access_log"`
 }
 
 type policy struct {
@@ -61,6 +62,7 @@ func readPolicy(content any) policy {
 		allow(1 <= read.Quotas[key] && read.Quotas[key] <= most)
 	}
 	readLabels(read)
+	readAccessLog(read)
 	for _, authority := range read.Authorities {
 		complete(authority)
 	}
@@ -86,6 +88,19 @@ func readPolicy(content any) policy {
 		allow(decision == "assist" || decision == "stop" || decision == "pass" && outcome == "green")
 	}
 	return made
+}
+
+// readAccessLog: how long records are kept, and when travelers see them. May be left out, and any of its keys too.
+func readAccessLog(read policyDocument) {
+	const day = 86_400
+	bounds := map[string][2]int64{
+		"gateway_retention": {0, 30 * day}, "home_retention": {day, 3660 * day}, "visibility_delay": {0, 30 * day},
+	}
+	for key, duration := range read.AccessLog {
+		bound, known := bounds[key]
+		value := seconds(duration)
+		allow(known && bound[0] <= value && value <= bound[1])
+	}
 }
 
 func allow(holds bool) {

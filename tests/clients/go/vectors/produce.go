@@ -109,7 +109,7 @@ func (e entries) put(key int, there bool, value any) {
 }
 
 // produce makes the object of a vector, and its text if it has one.
-func produce(v *vector, keys []testKey) (data []byte, text string) {
+func produce(vectors all, v *vector, keys []testKey) (data []byte, text string) {
 	switch v.Operation {
 	case "open_trust_list":
 		read := claims[editionClaims](v)
@@ -133,6 +133,24 @@ func produce(v *vector, keys []testKey) (data []byte, text string) {
 		text = "TX1:" + base45.Encode(data)
 	case "open_hint":
 		data = sealHint(claims[hintClaims](v), v.Context)
+	case "merkle_root":
+		root := rootOf(hashLeaves(claims[treeClaims](v).Leaves))
+		data = root[:]
+	case "verify_inclusion":
+		read := claims[treeClaims](v)
+		data = joined(pathOf(hashLeaves(read.Leaves), read.Index))
+	case "verify_consistency":
+		read := claims[treeClaims](v)
+		data = joined(consistencyOf(hashLeaves(read.Leaves), read.OldSize, true))
+	case "read_record", "read_refusal_record":
+		data = recordBytes(claims[recordClaims](v))
+	case "verify_access_receipt":
+		data = receiptBytes(claims[receiptClaims](v), keys[0])
+	case "open_checkpoint":
+		text = checkpointNote(claims[checkpointClaims](v), vectors.trustList(&v.Context).domain, keys[0])
+		data = []byte(text)
+	case "open_delivery_receipt":
+		data = signOwn("delivery_receipt", keys[0], deliveryPayload(claims[deliveryClaims](v)))
 	}
 	return data, text
 }

@@ -223,17 +223,25 @@ func readList(of string, items []any, holds func([]uint64) bool) {
 
 type memberKeys struct{ consent, statement map[kid][]byte }
 
-func readTrustList(content any) map[string]memberKeys {
+type trust struct {
+	domain  string
+	logKeys map[kid][]byte
+	members map[string]memberKeys
+}
+
+func readTrustList(content any) trust {
 	const of = "trust_list"
 	f := open(of, content)
-	for label := range strings.SplitSeq(f.text(1, 200), ".") {
+	domain := f.text(1, 200)
+	for label := range strings.SplitSeq(domain, ".") {
 		wellFormed(nameForm.MatchString(label) && len(label) <= 63, of)
 	}
 	threshold, used := f.uint(2), readKeys(f, 3)
 	wellFormed(1 <= threshold && threshold <= uint64(len(used)), of)
 	gateway := f.inner(4)
 	readBundle(gateway, 1)
-	used = append(used, readKeys(gateway, 2)...)
+	logKeys := readKeys(gateway, 2)
+	used = append(used, logKeys...)
 	gateway.finish()
 	members := map[string]memberKeys{}
 	for _, item := range f.array(5, 100) {
@@ -258,7 +266,7 @@ func readTrustList(content any) map[string]memberKeys {
 	}
 	f.finish()
 	wellFormed(len(byKid(used)) == len(used), of) // One key, one use.
-	return members
+	return trust{domain, byKid(logKeys), members}
 }
 
 const longestSuspension = 366 * 24 * 3600

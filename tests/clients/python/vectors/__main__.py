@@ -9,7 +9,8 @@ from signed import ED25519
 from vectors.operations import Verifier
 from vectors.produce import produce
 
-FILES = "trust-list policy consent-request consent-token proof presentation statement hint".split()
+FILES = """trust-list policy consent-request consent-token proof presentation statement hint merkle access-record
+access-receipt checkpoint delivery-receipt""".split()
 
 
 def main():
@@ -25,7 +26,7 @@ def main():
         for vector in file["vectors"]:
             wrong += compare(vector["id"], verifier.verdict(vector), claimed(vector))
             if "claims" in vector:
-                objects.append({"id": vector["id"]} | produce(vector, file["test_keys"]))
+                objects.append({"id": vector["id"]} | produce(vector, file["test_keys"], verifier))
                 wrong += check_made(verifier, vector, objects[-1], file["test_keys"])
                 made += 1
         print(f"{file['kind']:<16} {len(file['vectors']):4} verified {made:4} made")

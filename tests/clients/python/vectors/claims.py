@@ -30,7 +30,7 @@ def ascending(numbers, last):
     return all(is_uint(n) and 1 <= n <= last for n in numbers) and all(a < b for a, b in zip(numbers, numbers[1:]))
 
 
-def _member(fields, key):
+def member_of(fields, key):
     code = fields.text(key, 2)
     require(code in MEMBERS, fields.of, "MEMBER_UNKNOWN")
     return code
@@ -71,7 +71,7 @@ def _device_key(fields):
 
 
 def read_token(fields):
-    claims = {"iss": _member(fields, 1), "aud": _audience(fields), "exp": fields.time(4), "iat": fields.time(6)}
+    claims = {"iss": member_of(fields, 1), "aud": _audience(fields), "exp": fields.time(4), "iat": fields.time(6)}
     claims |= {"cti": fields.bytes(7, 16), "device_key": _device_key(fields)}
     consent = fields.map(-65537)
     claims |= {"purposes": _purposes(consent, 1), "scope": consent.uint(2), "kind": consent.uint(4)}
@@ -108,7 +108,7 @@ def read_request(fields):
 
 
 def read_statement(fields):
-    claims = {"iss": _member(fields, 1), "exp": fields.time(4), "iat": fields.time(6)}
+    claims = {"iss": member_of(fields, 1), "exp": fields.time(4), "iat": fields.time(6)}
     status = fields.map(-65538)
     claims["token"], head = status.bytes(1, 16), status.array(2, 2)
     require(len(head) == 2 and isinstance(head[0], bytes) and len(head[0]) == 16 and is_uint(head[1]), fields.of)
@@ -161,11 +161,12 @@ def read_trust_list(content):
     require(1 <= threshold <= len(roots), of)
     gateway = fields.map(4)
     _bundle(gateway, 1)
-    used, members = roots + _keys(gateway, 2), {}
+    log_keys, members = _keys(gateway, 2), {}
+    used = roots + log_keys
     gateway.finish()
     for entry in fields.array(5, 100):
         member = Fields(of, entry)
-        code = _member(member, 1)
+        code = member_of(member, 1)
         _bundle(member, 2)
         require(all(is_text(endpoint, 261) and _is_endpoint(endpoint) for endpoint in member.array(3, 8)), of)
         consent, statement = _keys(member, 4), _keys(member, 5)
@@ -179,7 +180,7 @@ def read_trust_list(content):
         used += consent + statement
     fields.finish()
     require(len(set(used)) == len(used), of)  # One key, one use.
-    return {"threshold": threshold, "roots": roots, "members": members}
+    return {"domain": domain, "members": members, "log_keys": {kid_of(key): key for key in log_keys}}
 
 
 def _bundle(fields, key):

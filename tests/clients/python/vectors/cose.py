@@ -24,7 +24,9 @@ TYPES = {
     "statement": 65003,
     "trust_list": 65004,
     "policy": 65005,
+    "log_commit": 65006,
     "consent_request": 65007,
+    "delivery_receipt": 65008,
 }
 TYP = 16
 

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 import signed
 from signed import CLOCK_LEEWAY, ED25519, ESP256, sha256
 from vectors import claims as layouts
+from vectors import logs, merkle
 from vectors.claims import ASSISTED, DEPENDENT, OWN, PAPER, PURPOSES
 from vectors.cose import Object, open_document, read_edition
 from vectors.policy import read_policy
@@ -60,6 +61,9 @@ class Verifier:
 
     def _policy(self, context):
         return read_policy(self._open("policy", self.vectors[context["policy"]])["content"])
+
+    def domain(self, context):
+        return self._trust_list(context)["domain"]
 
     # --- Consent
 
@@ -160,6 +164,40 @@ class Verifier:
             raise Refused("HINT_DOES_NOT_OPEN") from None
         return {"masked_name": name, "document_tail": tail}
 
+    # --- Access logs
+
+    def merkle_root(self, vector, context):
+        leaves = [merkle.leaf_hash(bytes.fromhex(leaf)) for leaf in vector["claims"]["leaves"]]
+        require(merkle.root(leaves) == _bytes(vector), None, "NOT_PROVEN")
+
+    def verify_inclusion(self, vector, context):
+        leaf = merkle.leaf_hash(bytes.fromhex(context["leaf"]))
+        root = merkle.root_of_path(leaf, int(context["index"]), int(context["size"]), _hashes(vector))
+        require(root == bytes.fromhex(context["root"]), None, "NOT_PROVEN")
+
+    def verify_consistency(self, vector, context):
+        old = int(context["old_size"]), bytes.fromhex(context["old_root"])
+        new = int(context["size"]), bytes.fromhex(context["root"])
+        require(merkle.is_consistent(*old, *new, _hashes(vector)), None, "NOT_PROVEN")
+
+    def read_record(self, vector, context):
+        _, disclosed = logs.read_record(_bytes(vector))
+        return {"disclosed": disclosed}
+
+    def read_refusal_record(self, vector, context):
+        logs.read_refusal_record(_bytes(vector))
+
+    def verify_access_receipt(self, vector, context):
+        return logs.verify_receipt(_bytes(vector), self._trust_list(context)["log_keys"])
+
+    def open_checkpoint(self, vector, context):
+        trust = self._trust_list(context)
+        return logs.open_checkpoint(vector["text"], trust["domain"], trust["log_keys"])
+
+    def open_delivery_receipt(self, vector, context):
+        members = self._trust_list(context)["members"]
+        logs.open_delivery_receipt(_bytes(vector), context["member"], members, vector["now"])
+
 
 def derive_k(node_secret, cti):
     return HKDF(algorithm=SHA256(), length=16, salt=None, info=b"tongxing/1/k" + cti).derive(node_secret)
@@ -167,6 +205,11 @@ def derive_k(node_secret, cti):
 
 def _bytes(vector):
     return bytes.fromhex(vector["bytes"]) * vector.get("repeat", 1)
+
+
+def _hashes(vector):
+    data = _bytes(vector)
+    return [data[at : at + 32] for at in range(0, len(data), 32)]
 
 
 def _check_token(claims, context, now, policy):

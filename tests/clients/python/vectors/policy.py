@@ -11,6 +11,12 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 HOUR, DAY = 3600, 86_400
 ANSWERS = ["green", "yellow", "red", "unknown", "undetermined", "unsubstantiated", "unreachable"]
 TEXT = {"zh": str, "en": str}
+# How long records are kept and when travelers see them: least and most, in seconds.
+ACCESS_LOG = {
+    "gateway_retention": (0, 30 * DAY),
+    "home_retention": (DAY, 3660 * DAY),
+    "visibility_delay": (0, 30 * DAY),
+}
 
 
 def read_policy(text):
@@ -33,6 +39,8 @@ class Policy:
     def __init__(self, document):
         development = document.pop("development", False)
         require(type(development) is bool, "policy")
+        access_log = document.pop("access_log", {})  # May be left out, and any of its keys too.
+        require(isinstance(access_log, dict), "policy")
         shape = dict.fromkeys("lives quotas grants labels rules authorities answers correction".split(), dict)
         _shaped(document, {"name": str} | shape)
         names = "token paper proof statement offline last_known_good".split()
@@ -60,6 +68,10 @@ class Policy:
             decision = _shaped(answer, TEXT | {"decision": str})["decision"]
             require(decision in ("assist", "stop") or (decision, outcome) == ("pass", "green"), "policy")
         _shaped(document["correction"], TEXT)
+        for key, value in access_log.items():
+            require(key in ACCESS_LOG and type(value) is str, "policy")
+            least, most = ACCESS_LOG[key]
+            require(least <= _seconds(value) <= most, "policy")
 
     def grant(self, venue, purpose):
         """The scope that a venue may see at most; None where the purpose is not admitted."""

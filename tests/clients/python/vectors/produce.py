@@ -7,11 +7,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from signed import encode, read1, sha256
 from vectors import claims as layouts
+from vectors import logs, merkle
 from vectors.cose import sign1, sign_document
 from vectors.operations import derive_k
 
 
-def produce(vector, test_keys):
+def produce(vector, test_keys, verifier):
     """The object of a vector, and its text if it has one."""
     claims, keys = vector["claims"], [test_keys[name] for name in vector.get("signed_by", [])]
     match vector["operation"]:
@@ -36,7 +37,26 @@ def produce(vector, test_keys):
             return {"bytes": data.hex(), "text": "TX1:" + base45.b45encode(data).decode()}
         case "open_hint":
             data = seal_hint(claims, vector["context"])
+        case "merkle_root":
+            data = merkle.root(_leaves(claims))
+        case "verify_inclusion":
+            data = b"".join(merkle.path(_leaves(claims), int(claims["index"])))
+        case "verify_consistency":
+            data = b"".join(merkle.consistency(_leaves(claims), int(claims["old_size"])))
+        case "read_record" | "read_refusal_record":
+            data = logs.write_record(claims)
+        case "verify_access_receipt":
+            data = logs.write_receipt(claims, keys[0])
+        case "open_checkpoint":
+            text = logs.write_checkpoint(claims, verifier.domain(vector["context"]), keys[0])
+            return {"bytes": text.encode().hex(), "text": text}
+        case "open_delivery_receipt":
+            data = sign1("delivery_receipt", keys[0], logs.write_delivery_receipt(claims))
     return {"bytes": data.hex()}
+
+
+def _leaves(claims):
+    return [merkle.leaf_hash(bytes.fromhex(leaf)) for leaf in claims["leaves"]]
 
 
 def seal_hint(claims, context):

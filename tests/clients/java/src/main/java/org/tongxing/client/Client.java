@@ -48,7 +48,8 @@ import org.tongxing.types.v1.Purpose;
  * One health code from its first day to the gate, over mTLS: enrol, consent, prove, be recognised, believe nobody.
  *
  * <p>Four parties that are four programs in life, top to bottom: the phone, its home member's backend and operator, the
- * venue. How a signed object is made and checked is in Signed, whom to trust in Federation.
+ * venue. How a signed object is made and checked is in Signed, the receipt that an exchange is on record in Receipt, whom
+ * to trust in Federation.
  */
 public final class Client {
   private static final long DEADLINE = 10; // Seconds, for each side. Without one a call may wait for ever.
@@ -221,6 +222,7 @@ public final class Client {
       check(answer.getOutcome() == Outcome.OUTCOME_STATUS, "no status");
       check(verifyAnswer(shown, answer).equals(mask(name)), "another person's code");
       check(answer.getDecision() == Decision.DECISION_PASS, "the gate stays shut");
+      verifyRecord(request.build(), answer);
 
       // Errors are about the call, and are meant for programs: branch on the reason, never on the message.
       request.setPurpose(Purpose.PURPOSE_MEDICAL); // The person did not agree to that.
@@ -272,6 +274,18 @@ public final class Client {
     var identity = hint.maskedName() + " …" + hint.tail();
     System.out.println("identity      " + identity + ": compare with the document in the person's hand");
     return hint.maskedName();
+  }
+
+  /** Checks that the exchange is on record, on home's log, and that the record says what the answer says (I2). */
+  private void verifyRecord(RecognizeRequest asked, RecognizeResponse answer) throws GeneralSecurityException {
+    var consent = Signed.read1(asked.getToken().toByteArray()).claims(); // Verified with the answer.
+    byte[] signed = answer.getAccessReceipt().toByteArray();
+    var receipt = Receipt.verify(signed, federation.logKeys());
+    receipt.check(consent, asked, answer);
+    String place = "no. " + receipt.index() + " on a log of " + receipt.log();
+    System.out.println("on record     " + place + ", for this exchange, with this statement");
+    signed[signed.length - 1] ^= 1;
+    check(!Receipt.isBelieved(signed, federation.logKeys()), "a flipped receipt was believed");
   }
 
   private static String mask(String name) {

@@ -30,6 +30,7 @@ final class Federation {
   private final Path dir;
   private final TomlParseResult addresses;
   private final Map<String, CBORObject> members = new HashMap<>();
+  private final Map<String, PublicKey> logKeys;
   private final TomlParseResult policy;
 
   Federation(Path dir, String venue) throws IOException, GeneralSecurityException {
@@ -51,6 +52,7 @@ final class Federation {
       for (CBORObject member : trustList.get(5).getValues()) {
         members.put(member.get(1).AsString(), member);
       }
+      logKeys = Signed.publicKeys(trustList.get(4).get(2));
       byte[] signedPolicy = gateway.getPolicy(GetPolicyRequest.getDefaultInstance()).getPolicy().toByteArray();
       policy = Toml.parse(Signed.openDocument(Signed.POLICY, signedPolicy, roots, threshold).content().AsString());
     } finally {
@@ -64,6 +66,11 @@ final class Federation {
 
   Map<String, PublicKey> statementKeys(String member) {
     return keys(member, STATEMENT_KEYS);
+  }
+
+  /** What the gateway's access logs are signed with. */
+  Map<String, PublicKey> logKeys() {
+    return logKeys;
   }
 
   private Map<String, PublicKey> keys(String member, int use) {

@@ -37,7 +37,7 @@ import javax.crypto.spec.SecretKeySpec;
 public final class Signed {
   /** {@code typ}, which keeps a signature over one kind of object from being taken for another. */
   public static final int TOKEN = 65001, PROOF = 65002, STATEMENT = 65003, TRUST_LIST = 65004, POLICY = 65005;
-  public static final int CONSENT_REQUEST = 65007;
+  public static final int LOG_COMMIT = 65006, CONSENT_REQUEST = 65007;
 
   /** {@code alg}: issuers and roots sign with Ed25519, devices with ECDSA on P-256. */
   public static final int ED25519 = -19, ESP256 = -9;
@@ -87,7 +87,17 @@ public final class Signed {
   static CBORObject decode(byte[] data) {
     var value = CBORObject.DecodeFromBytes(data);
     check(Arrays.equals(value.EncodeToBytes(), data), "not deterministic CBOR"); // One meaning has one encoding.
+    check(isPlain(value), "a tag or a float");
     return value;
+  }
+
+  private static boolean isPlain(CBORObject value) {
+    return !value.isTagged() && switch (value.getType()) {
+      case Array -> value.getValues().stream().allMatch(Signed::isPlain);
+      case Map -> value.getEntries().stream().allMatch(e -> isPlain(e.getKey()) && isPlain(e.getValue()));
+      case FloatingPoint -> false;
+      default -> true;
+    };
   }
 
   /** Maps are closed: an entry that its .cddl file does not name is refused, never skipped. */
@@ -179,9 +189,13 @@ public final class Signed {
   static CBORObject verify1(int typ, byte[] data, Function<String, Map<String, PublicKey>> keysOf)
       throws GeneralSecurityException {
     var object = read1(data);
-    String issuer = object.claims().get(1).AsString();
-    var key = keysOf.apply(issuer).get(kid(typ, object.header()));
-    check(key != null, issuer + " has no such key for this use");
+    return verify1(typ, object, keysOf.apply(object.claims().get(1).AsString()));
+  }
+
+  /** The claims of an object that one of these keys signed. */
+  static CBORObject verify1(int typ, Read object, Map<String, PublicKey> keys) {
+    var key = keys.get(kid(typ, object.header()));
+    check(key != null, "its issuer has no such key for this use");
     verify(key, array("Signature1", object.header(), NOTHING, object.payload()), object.signature());
     return object.claims();
   }

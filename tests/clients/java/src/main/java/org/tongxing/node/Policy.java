@@ -30,7 +30,7 @@ final class Policy {
     var root = Toml.parse(toml);
     check(!root.hasErrors(), "not TOML");
     var parts = Set.of("name", "lives", "quotas", "grants", "labels", "rules", "authorities", "answers", "correction");
-    keys(root, "the policy", parts, Set.of("development"));
+    keys(root, "the policy", parts, Set.of("development", "access_log"));
     check(root.get("name") instanceof String, "name is not a text");
     var development = root.contains("development") ? root.get("development") : false;
     check(development instanceof Boolean, "development is true or false");
@@ -44,6 +44,9 @@ final class Policy {
     checkRules(table(root, "rules"), table(root, "authorities"));
     checkAnswers(table(root, "answers"));
     texts(table(root, "correction"), "correction", TEXT);
+    if (root.contains("access_log")) {
+      checkAccessLog(table(root, "access_log"));
+    }
   }
 
   /** How long a token of this kind lives at most. All lives are in seconds. */
@@ -87,14 +90,27 @@ final class Policy {
         "last_known_good", HOUR);
     keys(table, "lives", most.keySet(), Set.of());
     most.forEach((object, max) -> {
-      var matcher = DURATION.matcher(String.valueOf(table.get(object)));
-      check(matcher.matches(), "lives." + object + " is not a duration");
-      long unit = Map.of("s", 1L, "m", MINUTE, "h", HOUR, "d", DAY).get(matcher.group(2));
-      long life = Long.parseLong(matcher.group(1)) * unit;
+      long life = seconds(table, "lives", object);
       boolean mayBeNone = object.equals("offline") || object.equals("last_known_good");
       check(life <= max && (life > 0 || mayBeNone), "lives." + object + " is out of bounds");
       lives.put(object, life);
     });
+  }
+
+  /** How long access records are kept, and when travelers see them. Any of it may be left out. */
+  private static void checkAccessLog(TomlTable table) {
+    var most = Map.of("gateway_retention", 30 * DAY, "home_retention", 3660 * DAY, "visibility_delay", 30 * DAY);
+    keys(table, "access_log", Set.of(), most.keySet());
+    for (String key : table.keySet()) {
+      long value = seconds(table, "access_log", key), least = key.equals("home_retention") ? DAY : 0;
+      check(least <= value && value <= most.get(key), "access_log." + key + " is out of bounds");
+    }
+  }
+
+  private static long seconds(TomlTable table, String of, String key) {
+    var matcher = DURATION.matcher(String.valueOf(table.get(key)));
+    check(matcher.matches(), of + "." + key + " is not a duration");
+    return Long.parseLong(matcher.group(1)) * Map.of("s", 1L, "m", MINUTE, "h", HOUR, "d", DAY).get(matcher.group(2));
   }
 
   private void readGrants(TomlTable table) {
