@@ -4,9 +4,13 @@
 -- `base_size` and `base_peaks` the one over those that were forgotten since: what is left stays verifiable between the two.
 -- Checkpoints that were accepted: the latest, and the one before it that the records have not reached yet, so that every
 -- promise of the log is held against what it delivered. `conflicts` counts all, those on file and those beyond.
+--
+-- A log is in one part, unless this store was put back to a time that the gateway no longer has records of: then it goes on in
+-- another part, which starts behind those that never came.
 CREATE TABLE access_log (
     id           INTEGER PRIMARY KEY,
-    log          BLOB    NOT NULL UNIQUE CHECK (length(log) = 32),
+    log          BLOB    NOT NULL CHECK (length(log) = 32),
+    start        INTEGER NOT NULL CHECK (start >= 0),
     size         INTEGER NOT NULL CHECK (size >= 0),
     peaks        BLOB    NOT NULL,
     base_size    INTEGER NOT NULL CHECK (base_size BETWEEN 0 AND size),
@@ -17,7 +21,8 @@ CREATE TABLE access_log (
     latest_size  INTEGER,
     latest_root  BLOB,
     latest_note  TEXT,
-    conflicts    INTEGER NOT NULL DEFAULT 0
+    conflicts    INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (log, start)
 ) STRICT;
 
 -- One record, byte for byte. `person` and `device` are whose consent it was when it came; NULL if the consent was not known,

@@ -6,7 +6,12 @@
 pub mod verify;
 
 use proto::{
-    log::{LogId, checkpoint::Checkpoint, delivery::DeliveryReceipt, merkle::Hash},
+    log::{
+        LogId,
+        checkpoint::Checkpoint,
+        delivery::DeliveryReceipt,
+        merkle::{Frontier, Hash},
+    },
     policy::Policy,
     refusal::{Reason, Refusal},
     time::UnixTime,
@@ -38,6 +43,8 @@ pub struct Brought {
     pub checkpoint: String,
     /// That the head extends the tree that ends with the records.
     pub proof: Vec<Hash>,
+    /// The tree over what was before the records, if the replica has no more of it than that.
+    pub before: Option<Frontier>,
 }
 
 /// What a replica is answered.
@@ -67,10 +74,13 @@ pub async fn record<S: Store>(
     brought: Brought,
 ) -> Result<Taken, Refusal> {
     let checkpoint = open_checkpoint(home, list, &brought)?;
-    let Brought { log, first_index, records, checkpoint: note, proof } = brought;
-    let delivery = Delivery { log, first_index, records, checkpoint, note, proof, now };
+    let Brought { log, first_index, records, checkpoint: note, proof, before } = brought;
+    let delivery = Delivery { log, first_index, records, checkpoint, note, proof, before, now };
     match home.store.record_accesses(&delivery).await? {
-        Delivered::Held { size, root, stored, unmatched } => {
+        Delivered::Held { size, root, stored, unmatched, missing } => {
+            if missing > 0 {
+                error!(%log, missing, size, "access records never came, and the gateway no longer has them: the log goes on behind them");
+            }
             let receipt = DeliveryReceipt { issuer: home.member, log, size, root, issued_at: now };
             let receipt = receipt.sign(&home.keys.statement);
             // What is new is at the end.

@@ -263,6 +263,7 @@ impl ReplicaLog {
             checkpoint: self.checkpoint(size),
             note: self.note(size),
             proof: self.proof(end, size),
+            before: None,
             now: NOW,
         }
     }

@@ -22,7 +22,7 @@ async fn fixture(logs: &[&ReplicaLog]) -> Fixture {
 fn brought(log: &ReplicaLog, first: u64, end: u64, size: u64) -> Brought {
     let delivery = log.delivery(first, end, size);
     let (log, first_index, records, proof) = (delivery.log, delivery.first_index, delivery.records, delivery.proof);
-    Brought { log, first_index, records, checkpoint: delivery.note, proof }
+    Brought { log, first_index, records, checkpoint: delivery.note, proof, before: None }
 }
 
 impl Fixture {

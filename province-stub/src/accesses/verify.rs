@@ -90,7 +90,7 @@ async fn judge<S: Store>(
 ) -> Result<Verdict, StoreError> {
     for _ in 1..TRIES {
         let fault = find_fault(store, member, list, &log).await?;
-        let Some(now) = as_of_now(store, log.log).await?.filter(|_| fault.is_some()) else {
+        let Some(now) = as_of_now(store, &log).await?.filter(|_| fault.is_some()) else {
             return Ok(Verdict { log, fault });
         };
         if now.held.base == log.held.base {
@@ -102,8 +102,8 @@ async fn judge<S: Store>(
     Ok(Verdict { log, fault })
 }
 
-async fn as_of_now<S: Store>(store: &S, log: LogId) -> Result<Option<LogOnFile>, StoreError> {
-    Ok(store.access_logs().await?.into_iter().find(|now| now.log == log))
+async fn as_of_now<S: Store>(store: &S, log: &LogOnFile) -> Result<Option<LogOnFile>, StoreError> {
+    Ok(store.access_logs().await?.into_iter().find(|now| (now.log, now.start) == (log.log, log.start)))
 }
 
 async fn find_fault<S: Store>(
@@ -143,8 +143,8 @@ async fn rebuild<'l, S: Store>(
     store: &S,
     log: &'l LogOnFile,
 ) -> Result<Result<(Frontier, Vec<(&'l Accepted, Hash)>), Fault>, StoreError> {
-    let LogOnFile { log, held, .. } = log;
-    let first = store.access_records(*log, 0, 1).await?;
+    let (LogOnFile { log, held, start, .. }, on_file) = (log, log);
+    let first = store.access_records(*log, *start, 1).await?;
     if let Some(outside) = first.first().filter(|first| first.index < held.base.size()) {
         return Ok(Err(Fault::Outside(outside.index)));
     }
@@ -168,8 +168,9 @@ async fn rebuild<'l, S: Store>(
     }
     let beyond = store.access_records(*log, held.tree.size(), 1).await?;
     // Of a log that has grown meanwhile it is no wonder.
-    let size = as_of_now(store, *log).await?.map_or(0, |now| now.held.tree.size());
-    let outside = beyond.first().filter(|beyond| beyond.index >= size);
+    let (size, next) = as_of_now(store, on_file).await?.map_or((0, None), |now| (now.held.tree.size(), now.next_start));
+    // What another part has is no part of this one.
+    let outside = beyond.first().filter(|beyond| beyond.index >= size && next.is_none_or(|next| beyond.index < next));
     Ok(outside.map_or(Ok((tree, roots)), |outside| Err(Fault::Outside(outside.index))))
 }
 

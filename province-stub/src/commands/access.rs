@@ -81,7 +81,7 @@ fn trust_list(files: &TrustFiles) -> Result<TrustList> {
 async fn report<S: Store>(store: &S, member: Member, list: &TrustList) -> Result<(String, bool)> {
     let verdicts = verify(store, member, list).await?;
     let (mut text, mut well) = (String::new(), true);
-    for Verdict { log: LogOnFile { log, held, conflicts, evidence }, fault } in &verdicts {
+    for Verdict { log: LogOnFile { log, held, next_start, conflicts, evidence, .. }, fault } in &verdicts {
         well &= fault.is_none() && evidence.is_empty();
         let (base, size) = (held.base.size(), held.tree.size());
         let signed = held.latest.as_ref().map_or(0, |latest| latest.size);
@@ -90,6 +90,9 @@ async fn report<S: Store>(store: &S, member: Member, list: &TrustList) -> Result
         match fault {
             Some(fault) => writeln!(text, ": {fault}")?,
             None => writeln!(text)?,
+        }
+        if let Some(next) = next_start {
+            writeln!(text, "     records {size}..{next} never came: they are lost here and at the gateway")?;
         }
         for found in evidence {
             let conflict = &found.conflict;

@@ -15,7 +15,11 @@ use proto::{
         },
         types,
     },
-    log::{LogId, merkle::MAX_PROOF, record::MAX_RECORD_BYTES},
+    log::{
+        LogId,
+        merkle::{Frontier, MAX_PROOF},
+        record::MAX_RECORD_BYTES,
+    },
     refusal::{Object, Reason, Refusal},
     statement::{MAX_LABEL_BYTES, MAX_RULE_BYTES},
     suite::VerifyingKey,
@@ -117,7 +121,7 @@ fn parse_access_page_token(token: &str) -> Option<AccessKey> {
 
 /// Records of an access log, refused in the order of its fields.
 pub(super) fn delivery(request: RecordAccessesRequest) -> Result<Brought, Refusal> {
-    let RecordAccessesRequest { log, first_index, records, checkpoint, consistency_proof } = request;
+    let RecordAccessesRequest { log, first_index, records, checkpoint, consistency_proof, frontier } = request;
     if log.is_empty() {
         return Err(Refusal::missing("log"));
     }
@@ -131,11 +135,19 @@ pub(super) fn delivery(request: RecordAccessesRequest) -> Result<Brought, Refusa
     if checkpoint.is_empty() {
         return Err(Refusal::missing("checkpoint"));
     }
-    let proof = consistency_proof.iter().map(|hash| hash.as_slice().try_into().ok()).collect::<Option<Vec<_>>>();
-    let proof = proof.filter(|proof| proof.len() <= MAX_PROOF);
+    let hashes =
+        |hashes: &[Vec<u8>]| hashes.iter().map(|hash| hash.as_slice().try_into().ok()).collect::<Option<Vec<_>>>();
+    let proof = hashes(&consistency_proof).filter(|proof| proof.len() <= MAX_PROOF);
     let proof = proof.ok_or_else(|| Refusal::field("consistency_proof", "at most 63 hashes of 32 bytes"))?;
+    let before = match frontier.as_slice() {
+        [] => None,
+        frontier => {
+            let before = hashes(frontier).and_then(|peaks| Frontier::from_peaks(first_index, peaks));
+            Some(before.ok_or_else(|| Refusal::field("frontier", "a hash of 32 bytes for each bit of `first_index`"))?)
+        }
+    };
     let records = records.into_iter().map(NewAccess::new).collect();
-    Ok(Brought { log, first_index, records, checkpoint, proof })
+    Ok(Brought { log, first_index, records, checkpoint, proof, before })
 }
 
 /// Which consent to revoke, and whose.
@@ -360,6 +372,7 @@ mod tests {
             records: vec![vec![1]],
             checkpoint: "a note".into(),
             consistency_proof: vec![vec![2; 32]],
+            frontier: vec![],
         }
     }
 
@@ -372,6 +385,8 @@ mod tests {
             consistency_proof: vec![vec![2; 32]; 63],
             ..base()
         };
+        let before = delivery(RecordAccessesRequest { frontier: vec![vec![2; 32]; 3], ..base() }).unwrap().before;
+        assert_eq!(before.map(|before| before.size()), Some(7));
         let brought = delivery(widest).unwrap();
         assert_eq!((brought.records.len(), brought.proof.len()), (1_000, 63));
         for (request, reason, field) in [
@@ -387,6 +402,8 @@ mod tests {
                 Reason::FieldInvalid,
                 "consistency_proof",
             ),
+            (RecordAccessesRequest { frontier: vec![vec![2; 32]; 2], ..base() }, Reason::FieldInvalid, "frontier"),
+            (RecordAccessesRequest { frontier: vec![vec![2; 31]; 3], ..base() }, Reason::FieldInvalid, "frontier"),
             (
                 RecordAccessesRequest { consistency_proof: vec![vec![2; 31]], ..base() },
                 Reason::FieldInvalid,

@@ -62,6 +62,8 @@ pub struct Delivery {
     pub note: String,
     /// Proves that the checkpoint's tree extends the one that ends with the records.
     pub proof: Vec<Hash>,
+    /// The tree over what was before the records, if the sender has no more of it than that.
+    pub before: Option<Frontier>,
     /// When it came.
     pub now: UnixTime,
 }
@@ -90,6 +92,8 @@ pub enum Delivered {
         stored: u32,
         /// How many of the new ones belong to no consent that the store knows.
         unmatched: u32,
+        /// How many before them never came: the log goes on in another part.
+        missing: u64,
     },
     /// It is not. Nothing of it was stored but the evidence.
     Conflict(Conflict),
@@ -119,11 +123,15 @@ pub struct Evidence {
     pub shown_note: String,
 }
 
-/// A log, with what is on file about it.
+/// A log, or a part of one, with what is on file about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogOnFile {
     /// The log.
     pub log: LogId,
+    /// The index of its first record: not 0 only if those before never came.
+    pub start: u64,
+    /// Where the next part begins, if there is one: what is between was lost.
+    pub next_start: Option<u64>,
     /// What is held of it.
     pub held: HeldLog,
     /// How many conflicts there were.
@@ -215,6 +223,9 @@ impl HeldLog {
         if delivery.first_index > held || delivery.end() < held {
             return Ok((self.clone(), &[]));
         }
+        if !self.agrees_with_promises(held, || self.tree.root()) {
+            return Err(held);
+        }
         let new = &delivery.records[(held - delivery.first_index) as usize..];
         let mut after = self.clone();
         for access in new {
@@ -229,6 +240,15 @@ impl HeldLog {
         }
         after.accept(Accepted { size: checkpoint.size, root: checkpoint.root, note: delivery.note.clone() });
         Ok((after, new))
+    }
+
+    /// What is held before a delivery that begins behind a gap, if its sender has no more: the tree over all that was before,
+    /// on its word, which the signed head bears out or not. What this log promised still holds.
+    pub fn beyond_gap(&self, delivery: &Delivery) -> Option<Self> {
+        let before = delivery.before.as_ref().filter(|_| delivery.first_index > self.tree.size())?;
+        let still = |promise: &Option<Accepted>| promise.clone().filter(|promise| promise.size >= before.size());
+        let (awaited, latest) = (still(&self.awaited), still(&self.latest));
+        Some(Self { tree: before.clone(), base: before.clone(), awaited, latest })
     }
 
     /// The conflict of a delivery that is not one history with this.
@@ -316,6 +336,7 @@ mod tests {
                 checkpoint: Checkpoint { log: LogId([1; 32]), owner, size, root },
                 note: format!("{size}"),
                 proof: consistency_proof(self, end, size).unwrap(),
+                before: None,
                 now: UnixTime::from_secs(0),
             }
         }

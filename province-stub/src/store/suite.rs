@@ -48,6 +48,7 @@ pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
         accesses::are_kept_once_and_bound_to_whose_consent_it_was,
         accesses::a_delivery_is_kept_whole_however_large,
         accesses::a_conflict_stores_nothing_but_evidence_and_not_without_end,
+        accesses::go_on_behind_a_gap_that_nobody_can_fill,
         accesses::are_listed_newest_first_a_page_at_a_time,
         accesses::no_log_takes_anothers_place,
         accesses::outlive_their_traveler,

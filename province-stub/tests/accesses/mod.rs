@@ -66,6 +66,7 @@ pub(crate) fn delivery(federation: &Federation, records: Vec<Vec<u8>>) -> Record
         records,
         checkpoint: checkpoint.sign(&federation.domain, &federation.log_key),
         consistency_proof: vec![],
+        frontier: vec![],
     }
 }
 

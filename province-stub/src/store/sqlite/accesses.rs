@@ -29,9 +29,10 @@ const ROWS: usize = 250;
 
 /// Takes in a delivery.
 pub(super) async fn record(connection: &mut SqliteConnection, delivery: &Delivery) -> Result<Delivered, StoreError> {
-    let (id, held) = open(connection, delivery.log).await?;
+    let (mut id, mut held) = open(connection, delivery.log).await?;
     let on_file = repeated(connection, id, &held, delivery).await?;
-    let (after, new) = match held.followed_by(delivery, &on_file) {
+    let beyond = held.beyond_gap(delivery);
+    let (after, new) = match beyond.as_ref().unwrap_or(&held).followed_by(delivery, &on_file) {
         Ok(followed) => followed,
         Err(index) => {
             let conflict = held.conflict(delivery, index);
@@ -39,13 +40,25 @@ pub(super) async fn record(connection: &mut SqliteConnection, delivery: &Deliver
             return Ok(Delivered::Conflict(conflict));
         }
     };
+    let mut missing = 0;
+    if let Some(beyond) = beyond {
+        missing = beyond.tree.size() - held.tree.size();
+        (id, held) = (begin(connection, delivery.log, beyond.tree.size()).await?, beyond);
+        keep(connection, id, &held).await?;
+    }
     let first = held.tree.size();
     append(connection, id, first, new, delivery.now).await?;
     if after != held {
         keep(connection, id, &after).await?;
     }
     let unmatched = if new.is_empty() { 0 } else { count_unmatched(connection, id, first).await? };
-    Ok(Delivered::Held { size: after.tree.size(), root: after.tree.root(), stored: new.len() as u32, unmatched })
+    Ok(Delivered::Held {
+        size: after.tree.size(),
+        root: after.tree.root(),
+        stored: new.len() as u32,
+        unmatched,
+        missing,
+    })
 }
 
 /// The log's number and what is held of it. One that nobody delivered anything of yet is begun.
@@ -53,15 +66,21 @@ async fn open(connection: &mut SqliteConnection, log: LogId) -> Result<(i64, Hel
     const ONE: &str = "
         SELECT id, size, peaks, base_size, base_peaks, awaited_size, awaited_root, awaited_note,
                latest_size, latest_root, latest_note
-        FROM access_log WHERE log = ?";
+        FROM access_log WHERE log = ? ORDER BY start DESC LIMIT 1";
     let row = sqlx::query(ONE).bind(log.0.as_slice()).fetch_optional(&mut *connection).await?;
     if let Some(row) = row {
         return Ok((row.try_get("id")?, held(&row)?));
     }
+    Ok((begin(connection, log, 0).await?, HeldLog::default()))
+}
+
+/// Begins a log, or a part of one.
+async fn begin(connection: &mut SqliteConnection, log: LogId, start: u64) -> Result<i64, StoreError> {
     let begun = sqlx::query_scalar(
-        "INSERT INTO access_log (log, size, peaks, base_size, base_peaks) VALUES (?, 0, x'', 0, x'') RETURNING id",
+        "INSERT INTO access_log (log, start, size, peaks, base_size, base_peaks) VALUES (?, ?, 0, x'', 0, x'') \
+         RETURNING id",
     );
-    Ok((begun.bind(log.0.as_slice()).fetch_one(connection).await?, HeldLog::default()))
+    Ok(begun.bind(log.0.as_slice()).bind(int(start)).fetch_one(connection).await?)
 }
 
 /// The records on file that a delivery repeats.
@@ -196,7 +215,8 @@ pub(super) async fn list(
         LEFT JOIN device ON device.id = access.device AND device.person = access.person
         WHERE access.person = ?1 AND access.time <= ?2
           AND (?3 IS NULL OR (access.time, access.log, access.idx)
-                           < (?3, (SELECT id FROM access_log WHERE log = ?4), ?5))
+                           < (?3, (SELECT id FROM access_log WHERE log = ?4 AND start <= ?5
+                                  ORDER BY start DESC LIMIT 1), ?5))
         ORDER BY access.time DESC, access.log DESC, access.idx DESC LIMIT ?6";
     // Nothing on the next page is later than the last one's end: the index begins there.
     let until = after.map_or(until, |after| after.time.min(until));
@@ -225,8 +245,10 @@ fn traveler_access(row: &SqliteRow) -> Result<TravelerAccess, StoreError> {
 /// All logs, with the evidence of their conflicts.
 pub(super) async fn logs(connection: &mut SqliteConnection) -> Result<Vec<LogOnFile>, StoreError> {
     const ALL: &str = "
-        SELECT id, log, size, peaks, base_size, base_peaks, awaited_size, awaited_root, awaited_note,
-               latest_size, latest_root, latest_note, conflicts
+        SELECT id, log, start, size, peaks, base_size, base_peaks, awaited_size, awaited_root, awaited_note,
+               latest_size, latest_root, latest_note, conflicts,
+               (SELECT min(later.start) FROM access_log AS later
+                WHERE later.log = access_log.log AND later.start > access_log.start) AS next_start
         FROM access_log ORDER BY id";
     let mut logs = Vec::new();
     for row in sqlx::query(ALL).fetch_all(&mut *connection).await? {
@@ -237,6 +259,8 @@ pub(super) async fn logs(connection: &mut SqliteConnection) -> Result<Vec<LogOnF
         let evidence = evidence.bind(row.try_get::<i64, _>("id")?).fetch_all(&mut *connection).await?;
         logs.push(LogOnFile {
             log: LogId(bytes(&row, "log")?),
+            start: uint(&row, "start")?,
+            next_start: row.try_get::<Option<i64>, _>("next_start")?.map(i64::cast_unsigned),
             held: held(&row)?,
             conflicts: uint(&row, "conflicts")?,
             evidence: evidence.iter().map(read_evidence).collect::<Result<_, _>>()?,
@@ -254,7 +278,7 @@ pub(super) async fn records(
 ) -> Result<Vec<RecordOnFile>, StoreError> {
     let rows = sqlx::query(
         "SELECT idx, record, time IS NOT NULL AS readable, person IS NOT NULL AS matched FROM access \
-         WHERE log = (SELECT id FROM access_log WHERE log = ?) AND idx >= ? ORDER BY idx LIMIT ?",
+         WHERE log IN (SELECT id FROM access_log WHERE log = ?) AND idx >= ? ORDER BY idx LIMIT ?",
     )
     .bind(log.0.as_slice())
     .bind(int(from))
@@ -276,11 +300,14 @@ pub(super) async fn records(
 pub(super) async fn sweep(connection: &mut SqliteConnection, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
     let evidence = sqlx::query("DELETE FROM access_conflict WHERE at < ?").bind(secs(before));
     let mut forgotten = evidence.execute(&mut *connection).await?.rows_affected();
-    let logs: Vec<Vec<u8>> =
-        sqlx::query_scalar("SELECT log FROM access_log WHERE base_size < size").fetch_all(&mut *connection).await?;
+    const UNFORGOTTEN: &str = "
+        SELECT id, size, peaks, base_size, base_peaks, awaited_size, awaited_root, awaited_note,
+               latest_size, latest_root, latest_note
+        FROM access_log WHERE base_size < size";
+    let logs = sqlx::query(UNFORGOTTEN).fetch_all(&mut *connection).await?;
     let mut left = limit;
     for log in logs {
-        let (id, mut held) = open(connection, LogId(log.try_into().map_err(|_| corrupt("log"))?)).await?;
+        let (id, mut held): (i64, _) = (log.try_get("id")?, held(&log)?);
         let records =
             sqlx::query("SELECT idx, record, received_at FROM access WHERE log = ? AND idx >= ? ORDER BY idx LIMIT ?");
         let first = held.base.size();

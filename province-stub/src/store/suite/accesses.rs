@@ -15,7 +15,7 @@ async fn record<S: Store>(store: &S, delivery: &Delivery) -> Delivered {
 
 /// What is held of a log's first records, and how many of them were new and nobody's.
 fn held(log: &ReplicaLog, size: u64, stored: u32, unmatched: u32) -> Delivered {
-    Delivered::Held { size, root: tree(&log.records[..size as usize]).root(), stored, unmatched }
+    Delivered::Held { size, root: tree(&log.records[..size as usize]).root(), stored, unmatched, missing: 0 }
 }
 
 async fn on_file<S: Store>(store: &S, log: &ReplicaLog) -> Vec<Vec<u8>> {
@@ -42,7 +42,7 @@ pub(super) async fn are_kept_once_and_bound_to_whose_consent_it_was<S: Store>(st
     let log = ReplicaLog::new(records);
     assert_eq!(
         record(&store, &log.delivery(0, 0, 4)).await,
-        Delivered::Held { size: 0, root: empty_root(), stored: 0, unmatched: 0 }
+        Delivered::Held { size: 0, root: empty_root(), stored: 0, unmatched: 0, missing: 0 }
     );
     assert_eq!(record(&store, &log.delivery(2, 4, 4)).await, held(&log, 0, 0, 0), "a gap");
     assert_eq!(record(&store, &log.delivery(0, 4, 4)).await, held(&log, 4, 4, 3));
@@ -81,7 +81,9 @@ pub(super) async fn a_delivery_is_kept_whole_however_large<S: Store>(store: S) {
     }
     assert_eq!(on_file(&store, &log).await, log.records);
     let logs = store.access_logs().await.unwrap();
-    let [LogOnFile { log: id, held, conflicts: 0, evidence }] = logs.as_slice() else { panic!("{logs:?}") };
+    let [LogOnFile { log: id, held, conflicts: 0, evidence, start: 0, next_start: None }] = logs.as_slice() else {
+        panic!("{logs:?}")
+    };
     assert_eq!((*id, &held.tree, held.base.size()), (log.id(), &tree(&log.records), 0));
     let latest = held.latest.clone().unwrap();
     assert_eq!((latest.size, latest.root, latest.note), (2_253, tree(&log.records).root(), log.note(2_253)));
@@ -120,6 +122,35 @@ pub(super) async fn a_conflict_stores_nothing_but_evidence_and_not_without_end<S
     let expected = Conflict { held_note: None, held_size: 0, shown_size: 3, index: 0 };
     assert_eq!(record(&store, &bent).await, Delivered::Conflict(expected));
     assert_eq!(record(&store, &first.delivery(0, 2, 3)).await, held(&first, 2, 2, 2));
+}
+
+pub(super) async fn go_on_behind_a_gap_that_nobody_can_fill<S: Store>(store: S) {
+    let (anna, _, annas) = traveler(&store, 0).await;
+    let log = ReplicaLog::new((0..20).map(|n| entry(annas, NOW.plus(seconds(n))).encode()));
+    record(&store, &log.delivery(0, 4, 9)).await;
+    let (before, lost) = (tree(&log.records[..10]), log.delivery(10, 14, 16));
+    assert_eq!(record(&store, &lost).await, held(&log, 4, 0, 0), "not without a word about what is missing");
+    // A tree that the signed head does not bear out; and a promise of before the gap that is broken behind it.
+    let bent = Delivery { before: Some(tree(&log.turned(2).records[..10])), ..lost.clone() };
+    assert!(matches!(record(&store, &bent).await, Delivered::Conflict(Conflict { held_size: 4, .. })));
+    let other = log.turned(6);
+    let broken = Delivery { before: Some(tree(&other.records[..9])), ..other.delivery(9, 14, 16) };
+    assert!(matches!(record(&store, &broken).await, Delivered::Conflict(Conflict { held_size: 4, .. })));
+    let gap = Delivery { before: Some(before), ..lost };
+    let Delivered::Held { size: 14, stored: 4, missing: 6, .. } = record(&store, &gap).await else { panic!("no gap") };
+    assert_eq!(record(&store, &gap).await, held(&log, 14, 0, 0), "again, with nothing missing");
+    assert_eq!(record(&store, &log.delivery(12, 20, 20)).await, held(&log, 20, 6, 0));
+    let parts = store.access_logs().await.unwrap();
+    let parts: Vec<_> = parts.iter().map(|part| (part.start, part.held.tree.size(), part.next_start)).collect();
+    assert_eq!(parts, [(0, 4, Some(10)), (10, 20, None)]);
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.accesses(anna, NOW.plus(seconds(60)), after, 3).await.unwrap();
+        seen.extend(page.iter().map(|access| access.index));
+        let Some(last) = page.last() else { break };
+        after = Some(AccessKey { time: last.entry.time, log: last.log, index: last.index });
+    }
+    assert_eq!(seen, (10..20).rev().chain((0..4).rev()).collect::<Vec<_>>());
 }
 
 pub(super) async fn are_listed_newest_first_a_page_at_a_time<S: Store>(store: S) {
