@@ -18,9 +18,10 @@ use peer::{
 use proto::{
     contract::{
         federation::{
-            GetPolicyRequest, GetPolicyResponse, GetTrustListRequest, GetTrustListResponse, ListMembersRequest,
-            ListMembersResponse, WatchMembersRequest, WatchMembersResponse, WatchPolicyRequest, WatchPolicyResponse,
-            WatchTrustListRequest, WatchTrustListResponse,
+            GetInclusionProofRequest, GetInclusionProofResponse, GetPolicyRequest, GetPolicyResponse,
+            GetTrustListRequest, GetTrustListResponse, ListMembersRequest, ListMembersResponse, WatchMembersRequest,
+            WatchMembersResponse, WatchPolicyRequest, WatchPolicyResponse, WatchTrustListRequest,
+            WatchTrustListResponse,
             federation_service_server::{FederationService, FederationServiceServer},
         },
         province::{GetNodeRequest, province_service_client::ProvinceServiceClient},
@@ -179,6 +180,13 @@ impl FederationService for Heralded {
     type WatchTrustListStream = Watch<WatchTrustListResponse>;
     type WatchPolicyStream = Watch<WatchPolicyResponse>;
     type WatchMembersStream = Watch<WatchMembersResponse>;
+
+    async fn get_inclusion_proof(
+        &self,
+        _request: Request<GetInclusionProofRequest>,
+    ) -> Result<Response<GetInclusionProofResponse>, Status> {
+        Err(Status::unimplemented("this gateway hands documents on, and no more"))
+    }
 
     async fn watch_trust_list(
         &self,
