@@ -24,13 +24,14 @@ final class Policy {
   private final Map<String, Integer> grants = new HashMap<>();
   private final Map<String, Map<String, String>> labels = new HashMap<>();
   private final int liveConsents, devices;
+  private final long homeRetention, visibilityDelay;
 
   /** Throws IllegalStateException where it is not a policy. */
   Policy(String toml) {
     var root = Toml.parse(toml);
     check(!root.hasErrors(), "not TOML");
     var parts = Set.of("name", "lives", "quotas", "grants", "labels", "rules", "authorities", "answers", "correction");
-    keys(root, "the policy", parts, Set.of("development"));
+    keys(root, "the policy", parts, Set.of("development", "access_log"));
     check(root.get("name") instanceof String, "name is not a text");
     var development = root.contains("development") ? root.get("development") : false;
     check(development instanceof Boolean, "development is true or false");
@@ -39,6 +40,11 @@ final class Policy {
     keys(quotas, "quotas", Set.of("live_consents_per_traveler", "devices_per_traveler"), Set.of());
     liveConsents = number(quotas, "live_consents_per_traveler", 16);
     devices = number(quotas, "devices_per_traveler", 64);
+    var accessLog = root.contains("access_log") ? table(root, "access_log") : Toml.parse("");
+    keys(accessLog, "access_log", Set.of(), Set.of("gateway_retention", "home_retention", "visibility_delay"));
+    duration(accessLog, "gateway_retention", HOUR, 0, 30 * DAY);
+    homeRetention = duration(accessLog, "home_retention", 183 * DAY, DAY, 3660 * DAY);
+    visibilityDelay = duration(accessLog, "visibility_delay", 0, 0, 30 * DAY);
     readGrants(table(root, "grants"));
     readLabels(table(root, "labels"));
     checkRules(table(root, "rules"), table(root, "authorities"));
@@ -61,6 +67,16 @@ final class Policy {
 
   long offlineLife() {
     return lives.get("offline");
+  }
+
+  /** How long access records are kept. */
+  long homeRetention() {
+    return homeRetention;
+  }
+
+  /** How old an access record is before its traveler sees it. */
+  long visibilityDelay() {
+    return visibilityDelay;
   }
 
   int liveConsents() {
@@ -87,14 +103,25 @@ final class Policy {
         "last_known_good", HOUR);
     keys(table, "lives", most.keySet(), Set.of());
     most.forEach((object, max) -> {
-      var matcher = DURATION.matcher(String.valueOf(table.get(object)));
-      check(matcher.matches(), "lives." + object + " is not a duration");
-      long unit = Map.of("s", 1L, "m", MINUTE, "h", HOUR, "d", DAY).get(matcher.group(2));
-      long life = Long.parseLong(matcher.group(1)) * unit;
+      long life = duration("lives." + object, table.get(object));
       boolean mayBeNone = object.equals("offline") || object.equals("last_known_good");
       check(life <= max && (life > 0 || mayBeNone), "lives." + object + " is out of bounds");
       lives.put(object, life);
     });
+  }
+
+  /** What may be left out has a default. */
+  private static long duration(TomlTable table, String key, long otherwise, long min, long max) {
+    long seconds = table.contains(key) ? duration(key, table.get(key)) : otherwise;
+    check(seconds >= min && seconds <= max, key + " is out of bounds");
+    return seconds;
+  }
+
+  private static long duration(String name, Object value) {
+    var matcher = DURATION.matcher(String.valueOf(value));
+    check(matcher.matches(), name + " is not a duration");
+    long unit = Map.of("s", 1L, "m", MINUTE, "h", HOUR, "d", DAY).get(matcher.group(2));
+    return Long.parseLong(matcher.group(1)) * unit;
   }
 
   private void readGrants(TomlTable table) {
