@@ -220,6 +220,17 @@ fn roots(layout: &Layout) -> Result<Vec<SigningKey>> {
     (1..=ROOTS).map(root).collect()
 }
 
+/// The public half of the conformance kit's log key: it plays a gateway that delivers access records, and must not go on
+/// with a log of the real one.
+fn kit_log_key(layout: &Layout) -> Result<String> {
+    let path = layout.kit_log_key();
+    if !path.exists() {
+        pki::write_private(&path, &SigningKey::generate(Suite::Ed25519).to_pkcs8())?;
+    }
+    let key = SigningKey::from_pkcs8(Suite::Ed25519, &fs::read(&path)?);
+    Ok(documents::key_to_hex(key.with_context(|| path.display().to_string())?.verifying_key()))
+}
+
 fn issue_certificates(
     layout: &Layout,
     plan: &Plan,
@@ -303,7 +314,7 @@ fn write_trust_source(layout: &Layout, members: &[Member], addresses: &Addresses
         domain: DOMAIN.to_owned(),
         threshold: THRESHOLD,
         roots: roots.to_vec(),
-        gateway: GatewaySource { bundle: bundle(Realm::Gateway)?, log_keys: Vec::new() },
+        gateway: GatewaySource { bundle: bundle(Realm::Gateway)?, log_keys: vec![kit_log_key(layout)?] },
         members: sources,
     };
     // What says the same already is left as it is written: its comments, and the audit file that knows its hash.
