@@ -181,13 +181,6 @@ impl FederationService for Heralded {
     type WatchPolicyStream = Watch<WatchPolicyResponse>;
     type WatchMembersStream = Watch<WatchMembersResponse>;
 
-    async fn get_inclusion_proof(
-        &self,
-        _request: Request<GetInclusionProofRequest>,
-    ) -> Result<Response<GetInclusionProofResponse>, Status> {
-        Err(Status::unimplemented("this gateway hands documents on, and no more"))
-    }
-
     async fn watch_trust_list(
         &self,
         _request: Request<WatchTrustListRequest>,
