@@ -508,9 +508,11 @@ async fn a_home_that_was_put_back_gets_again_what_it_lost_or_goes_on_behind_it()
     };
     until("a block is trimmed", PATIENCE, async || kept().1 == 256).await;
     sandbox = with_node_put_back(sandbox, home, &aside).await;
+    // The same person with a token of now: the first access, which was never lost, and the one of now.
     let again = Traveler::of(&sandbox, "51").await;
     traveler_at(&sandbox, &again).await.expect("an answer");
-    again.accesses_when(&sandbox, 1).await;
+    again.accesses_when(&sandbox, 2).await;
+    delivered(&sandbox).await;
     let (_, _, size) = kept();
     let stopped = sandbox.stop_and_keep().await;
     let store = SqliteStore::inspect(&stopped.layout.node(home).join("data/node.db")).await.unwrap();
