@@ -4,7 +4,7 @@
 //! those who are asked meanwhile (I7). What a member claims of a log counts only where the log itself, or a checkpoint under
 //! its own key, bears it out: a lying one stops nobody but itself.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use opentelemetry::KeyValue;
 use peer::{
@@ -168,7 +168,7 @@ impl Missed {
 }
 
 /// Where a member stands.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Stand {
     /// How many records it has a receipt for.
     delivered: u64,
@@ -176,13 +176,15 @@ struct Stand {
     next: u64,
     /// Whether it stands before the first record there still is.
     behind: bool,
+    /// Whether it has gone back since it last went on.
+    stepped_back: bool,
 }
 
 impl Deliverer {
     async fn run(self) {
         let mut stand = loop {
             match self.record.reader().delivered(self.member) {
-                Ok(delivered) => break Stand { delivered, next: delivered, behind: false },
+                Ok(delivered) => break Stand { delivered, next: delivered, ..Stand::default() },
                 Err(error) => warn!(member = %self.member, %error, "what was delivered cannot be read"),
             }
             sleep(LONGEST_PAUSE).await;
@@ -261,56 +263,70 @@ impl Deliverer {
         let mut client = AccessLogServiceClient::new(channel.clone()).max_decoding_message_size(MAX_RESPONSE_BYTES);
         let called = timeout(self.limits.timeout, client.record_accesses(request)).await.map_err(|_| Missed::Late)?;
         let response = called.map_err(|status| Missed::Status(Box::new(status)))?.into_inner();
-        self.take(response, stand).await?;
+        self.take(response, first..first + sent as u64, stand).await?;
         self.metrics.delivered(self.member, "receipt", sent as u64);
         Ok(sent)
     }
 
-    async fn take(&self, response: RecordAccessesResponse, stand: &mut Stand) -> Result<(), Missed> {
+    async fn take(&self, response: RecordAccessesResponse, sent: Range<u64>, stand: &mut Stand) -> Result<(), Missed> {
         match response.result.ok_or(Missed::Empty)? {
-            record_accesses_response::Result::Receipt(bytes) => self.take_receipt(bytes, stand).await,
+            record_accesses_response::Result::Receipt(bytes) => self.take_receipt(bytes, sent, stand).await,
             record_accesses_response::Result::Conflict(conflict) => Err(self.answer_for(&conflict)?),
         }
     }
 
     /// Checks a receipt against the log itself, and moves on to where the member stands.
-    async fn take_receipt(&self, bytes: Vec<u8>, stand: &mut Stand) -> Result<(), Missed> {
+    async fn take_receipt(&self, bytes: Vec<u8>, sent: Range<u64>, stand: &mut Stand) -> Result<(), Missed> {
         let (trust, reader) = (self.standing.trust.current(), self.record.reader());
         let now = self.standing.trust.clock().now();
         let receipt = DeliveryReceipt::open(&bytes, self.member, &trust.list, now).map_err(Missed::Receipt)?;
+        let (held, kept_from) = (receipt.size, reader.kept_from(self.member)?);
         if receipt.log != reader.id() {
             return Err(Missed::Dispute("a receipt for another log"));
         }
-        if receipt.size > reader.size(self.member) {
+        if held > reader.size(self.member) {
             return Err(Missed::Dispute("more records than there are: either this log was put back, or it is not so"));
         }
-        let kept_from = reader.kept_from(self.member)?;
-        if receipt.size < kept_from {
-            error!(
-                member = %self.member, stands = receipt.size, kept_from,
-                "the member has lost access records that are not here any more either: it goes on behind the gap"
-            );
-            *stand = Stand { next: receipt.size, behind: true, ..*stand };
-            return Ok(());
-        }
-        if reader.root_at(self.member, receipt.size)? != Some(receipt.root) {
+        if held >= kept_from && reader.root_at(self.member, held)? != Some(receipt.root) {
             return Err(Missed::Dispute("a receipt for other records"));
         }
-        if receipt.size < stand.delivered {
-            warn!(member = %self.member, stands = receipt.size, had = stand.delivered, "the member has lost access records: they are sent again");
-            *stand = Stand { next: receipt.size, behind: false, ..*stand };
-            return Ok(());
+        if held < sent.start {
+            return self.step_back(held, kept_from, stand);
         }
-        if receipt.size > stand.delivered {
-            reader.each(self.member, stand.delivered, receipt.size, |record| {
+        if held == sent.start && !sent.is_empty() {
+            return Err(Missed::Dispute("it takes nothing in"));
+        }
+        if held > stand.delivered {
+            reader.each(self.member, stand.delivered, held, |record| {
                 if let Some((_, caller)) = time_and_caller(record) {
                     self.record.space().release(self.member, &caller, record.len());
                 }
             })?;
         }
-        *stand = Stand { delivered: receipt.size, next: receipt.size, behind: false };
-        let keep_from = now.minus(trust.policy.access_log.gateway_retention);
-        self.record.delivered(self.member, receipt.size, bytes, keep_from).await;
+        *stand = Stand { delivered: stand.delivered.max(held), next: held, ..Stand::default() };
+        if held == stand.delivered {
+            let keep_from = now.minus(trust.policy.access_log.gateway_retention);
+            self.record.delivered(self.member, held, bytes, keep_from).await;
+        }
+        Ok(())
+    }
+
+    /// The member stands before what it was sent: it has lost records, which are sent again as far as they are here. Once; one
+    /// that goes back and back is not believed.
+    fn step_back(&self, held: u64, kept_from: u64, stand: &mut Stand) -> Result<(), Missed> {
+        if stand.stepped_back {
+            return Err(Missed::Dispute("it goes back again and again"));
+        }
+        let behind = held < kept_from;
+        if behind {
+            error!(
+                member = %self.member, held, kept_from,
+                "the member has lost access records that are not here any more either: it goes on behind the gap"
+            );
+        } else {
+            warn!(member = %self.member, held, had = stand.next, "the member has lost access records: they are sent again");
+        }
+        *stand = Stand { next: held, behind, stepped_back: true, ..*stand };
         Ok(())
     }
 

@@ -49,6 +49,7 @@ use tracing::instrument;
 
 pub use bench::{Figures, bench};
 pub(crate) use reader::{Inclusion, Reader};
+pub(crate) use space::Space;
 pub use space::SpaceLimits;
 pub use store::Damage;
 pub(crate) use store::StoreError;
@@ -57,7 +58,6 @@ pub use verify::Verified;
 pub(crate) use writer::Writer;
 
 use crate::{metrics::RecordMetrics, redemption::Claim};
-use space::Space;
 use writer::{Commits, InCommit, Item};
 
 /// The store's file, under the data directory.
@@ -131,7 +131,7 @@ impl Record {
     }
 
     /// What waits to be delivered.
-    pub(crate) fn space(&self) -> &Space {
+    pub(crate) const fn space(&self) -> &Arc<Space> {
         &self.space
     }
 

@@ -179,6 +179,8 @@ impl Gateway {
             board: board.clone(),
             metrics: metrics.clone(),
             impaired: impaired.clone(),
+            logs: exchange.record.reader().clone(),
+            space: exchange.record.space().clone(),
             started: clock.now(),
         };
         let boarding = tokio::spawn(board.clone().keep(routes, clock, limits.board_every, shutdown.clone()));

@@ -15,8 +15,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     board::{Board, Notice},
+    record::{Reader, Space},
     route::Routes,
 };
+
+/// From how full a member's room for undelivered records is an alarm, in percent.
+const FULL_ALARM: u64 = 50;
 
 /// From when before its end a certificate's age is an alarm. Leaves live 30 days.
 const CERTIFICATE_ALARM: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -112,6 +116,8 @@ pub(crate) struct Reporter {
     pub(crate) board: Arc<Board>,
     pub(crate) metrics: Metrics,
     pub(crate) impaired: Impaired,
+    pub(crate) logs: Reader,
+    pub(crate) space: Arc<Space>,
     pub(crate) started: UnixTime,
 }
 
@@ -145,6 +151,22 @@ impl Reporter {
         };
         if self.impaired.is_set() {
             report.problems.push("the access record cannot be written: there are no answers".into());
+        }
+        if !self.logs.is_listed(&trust.list) {
+            report.problems.push("the trust list has not the key of these access logs: there are no answers".into());
+        }
+        let disputes: u64 =
+            self.metrics.counts("gateway_deliveries_total", "outcome").get("dispute").copied().unwrap_or(0);
+        if disputes > 0 {
+            report
+                .problems
+                .push(format!("deliveries of access records that were disputed: {disputes}; the log says why"));
+        }
+        for member in trust.list.members.keys() {
+            let filled = self.space.percent(*member);
+            if filled >= FULL_ALARM {
+                report.problems.push(format!("{member}: undelivered access records fill {filled} % of their room"));
+            }
         }
         if let Some(out) = trust.list.suspension(Realm::Gateway, now) {
             report.problems.push(format!("the gateway is suspended until {}: {}", out.ends_at(), out.reason()));

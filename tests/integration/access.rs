@@ -349,6 +349,7 @@ async fn a_home_that_lies_about_a_log_stops_nobody_and_nothing_is_trimmed_for_it
     let lies: Vec<(&str, Lie, &str)> = vec![
         ("a receipt for another root", sign(|request| (request.records.len() as u64, [7; 32])), "dispute"),
         ("a receipt for more than there is", sign(|_| (1 << 40, [7; 32])), "dispute"),
+        ("a receipt for nothing, whatever is sent", sign(|_| (0, merkle::empty_root())), "dispute"),
         ("a receipt for another log", other_log, "dispute"),
         ("somebody else's receipt", of_stranger, "invalid_receipt"),
         ("no receipt", Box::new(|_| Said::Receipt(b"yes".to_vec())), "invalid_receipt"),

@@ -85,6 +85,11 @@ impl Space {
         self.of(home).map_or(0, |waiting| waiting.bytes)
     }
 
+    /// How full a member's room is.
+    pub(crate) fn percent(&self, home: Member) -> u64 {
+        self.waiting(home).saturating_mul(100) / self.limits.max_undelivered.max(1)
+    }
+
     fn of(&self, home: Member) -> Option<MutexGuard<'_, Waiting>> {
         self.waiting.get(&home).map(|waiting| waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -116,6 +121,7 @@ mod tests {
         assert_eq!(space.take(home, &caller("b"), 40), Ok(()));
         assert_eq!(limit(space.take(home, &caller("b"), 1)).as_deref(), Some("undelivered"));
         assert_eq!(space.take(other, &caller("a"), 60), Ok(()), "another member's room is its own");
+        assert_eq!((space.percent(home), space.percent(other)), (100, 60));
         space.release(home, &caller("a"), 60);
         assert_eq!((space.waiting(home), space.waiting(other)), (40, 60));
         assert_eq!(space.take(home, &caller("a"), 60), Ok(()));
