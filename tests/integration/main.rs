@@ -1,6 +1,7 @@
 //! Integration tests: the real gateway and real nodes in one process, over real mutual TLS. Every outcome, every reason.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod access;
 mod assignment;
 mod cache;
 mod conformance;

@@ -306,7 +306,8 @@ async fn nobody_is_in_what_gateway_and_node_export_or_log() {
     needles.assert_none_in("what was exported", &exported.bytes);
     needles.assert_none_in("the logs", log.as_bytes());
     let ours = ["call", "exchange", "item", "consent", "policy", "redemption", "cache", "flight", "lookup", "describe"];
-    let ours = ours.into_iter().chain(["statement", "recognition", "record", "status", "enroll", "issue"]);
+    let ours =
+        ours.into_iter().chain(["statement", "recognition", "record", "record_accesses", "status", "enroll", "issue"]);
     let ours = ours.collect::<BTreeSet<_>>();
     let others: Vec<_> = names.iter().filter(|(_, name)| !ours.contains(name)).collect();
     assert!(others.is_empty(), "spans of libraries are exported: {others:?}");

@@ -15,6 +15,9 @@
 //! act        the steps: people enrolled, codes set
 //! consents   consents asked for, listed, revoked
 //! lookup     the step that matters most
+//! log        the kit's own access log
+//! deliver    its records delivered, as a gateway delivers them or as it should not
+//! accesses   who asked, as the traveler sees it; the traveler's end
 //! watch      the change stream, as a gateway follows it
 //! node       what a node says of itself, and to whom it opens
 //! statement  whether a statement is what the contract says
@@ -29,8 +32,11 @@ pub mod run;
 pub mod steps;
 pub mod world;
 
+mod accesses;
 mod act;
 mod consents;
+mod deliver;
+mod log;
 mod lookup;
 mod node;
 mod person;

@@ -109,6 +109,16 @@ impl Layout {
         self.dir.join(format!("phones/{member}-{person}.json"))
     }
 
+    /// The key of the log that the conformance kit delivers, which the trust list has beside the gateways'.
+    pub fn kit_log_key(&self) -> PathBuf {
+        self.dir.join("conformance/log.key")
+    }
+
+    /// What is on that log for a member.
+    pub fn kit_log(&self, member: Member) -> PathBuf {
+        self.dir.join(format!("conformance/log-{member}"))
+    }
+
     /// The presentations that load tests send.
     pub fn load_file(&self) -> PathBuf {
         self.dir.join("load/recognize.json")

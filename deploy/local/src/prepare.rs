@@ -222,6 +222,17 @@ fn roots(layout: &Layout) -> Result<Vec<SigningKey>> {
     (1..=ROOTS).map(root).collect()
 }
 
+/// The public half of the conformance kit's log key: it plays a gateway that delivers access records, and must not go on
+/// with a log of the real one.
+fn kit_log_key(layout: &Layout) -> Result<String> {
+    let path = layout.kit_log_key();
+    if !path.exists() {
+        pki::write_private(&path, &SigningKey::generate(Suite::Ed25519).to_pkcs8())?;
+    }
+    let key = SigningKey::from_pkcs8(Suite::Ed25519, &fs::read(&path)?);
+    Ok(documents::key_to_hex(key.with_context(|| path.display().to_string())?.verifying_key()))
+}
+
 fn issue_certificates(
     layout: &Layout,
     plan: &Plan,
@@ -313,6 +324,7 @@ fn write_trust_source(
         Ok(documents::key_to_hex(&key))
     };
     let mut log_keys = (1..=usize::from(plan.gateways)).map(log_key).collect::<Result<Vec<_>>>()?;
+    log_keys.push(kit_log_key(layout)?);
     // Keys of logs that are no more stay, the latest of them: what they signed is to be verified still.
     let former = before.iter().flat_map(|before| &before.gateway.log_keys).filter(|key| !log_keys.contains(key));
     log_keys.extend(former.take(MAX_KEYS.saturating_sub(log_keys.len())).cloned().collect::<Vec<_>>());

@@ -18,7 +18,7 @@ use tokio::{
     sync::watch,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap, transport::Server};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap, service::Routes, transport::Server};
 
 use super::Sandbox;
 
@@ -95,6 +95,16 @@ pub(crate) async fn fake(
     credentials: &Path,
     script: impl Fn(LookupRequest) -> Option<Result<LookupResponse, Status>> + Send + Sync + 'static,
 ) -> FakeNode {
+    let script = watch::Sender::new(Arc::new(script) as Arc<Script>);
+    let heard = Arc::default();
+    let scripted = Scripted { script: script.clone(), heard: Arc::clone(&heard) };
+    let routes = Routes::new(ProvinceServiceServer::new(scripted));
+    let (address, serving) = serve(sandbox, credentials, routes).await;
+    FakeNode { address, script, heard, _serving: serving }
+}
+
+/// Serves these services behind mutual TLS with the credentials in a directory, until the guard is dropped.
+pub(crate) async fn serve(sandbox: &Sandbox, credentials: &Path, routes: Routes) -> (String, DropGuard) {
     let standing = sandbox.desk.standing(credentials).expect("the node has credentials");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().unwrap().to_string();
@@ -102,13 +112,9 @@ pub(crate) async fn fake(
     let limits = AcceptLimits::default();
     let incoming =
         accept(Box::new(listener), standing.trust, standing.credentials, limits, shutdown.clone()).expect("TLS");
-    let script = watch::Sender::new(Arc::new(script) as Arc<Script>);
-    let heard = Arc::default();
-    let scripted = Scripted { script: script.clone(), heard: Arc::clone(&heard) };
-    let service = ProvinceServiceServer::new(scripted);
     let ended = shutdown.clone().cancelled_owned();
-    tokio::spawn(Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, ended));
-    FakeNode { address, script, heard, _serving: shutdown.drop_guard() }
+    tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming_shutdown(incoming, ended));
+    (address, shutdown.drop_guard())
 }
 
 /// A statement as an answer.

@@ -65,7 +65,8 @@ impl Stage<'_> {
         let fresh = self.passes.values().all(|other| step.same || other.consent.cti != consent.cti);
         ensure(fresh, "a cti of its own", "the cti of another token")?;
         let person = self.actor(&step.person)?.person.clone();
-        let pass = Pass { token: issued.token.clone(), consent, key: key.clone(), hint_key, person };
+        let (token, device) = (issued.token.clone(), device.id);
+        let pass = Pass { token, consent, key: key.clone(), hint_key, person, device };
         self.passes.insert(step.slot.clone(), pass);
         self.last.token_key = key;
         self.last.asked = Some((asked, signed));

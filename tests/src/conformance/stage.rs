@@ -8,6 +8,7 @@ use proto::{
         assignment::SetCodeResponse,
         traveler::{EnrollDeviceResponse, IssueConsentResponse},
     },
+    log::record::Entry,
     presentation::HintKey,
     statement::LogHead,
     suite::SigningKey,
@@ -84,6 +85,15 @@ pub(super) struct Pass {
     pub(super) key: Option<Arc<SigningKey>>,
     pub(super) hint_key: HintKey,
     pub(super) person: Person,
+    pub(super) device: [u8; 16],
+}
+
+/// A record of somebody's consent that the node holds.
+pub(super) struct Delivered {
+    pub(super) person: Person,
+    pub(super) device: [u8; 16],
+    pub(super) entry: Entry,
+    pub(super) index: u64,
 }
 
 /// What a step may refer to: the last of its kind.
@@ -109,14 +119,29 @@ pub(super) struct Stage<'a> {
     pub(super) people: HashMap<String, Actor>,
     pub(super) passes: HashMap<String, Pass>,
     pub(super) streams: HashMap<String, Watched>,
+    pub(super) delivered: Vec<Delivered>,
+    /// Records made so far.
+    pub(super) entries: u64,
+    /// What time the first of them says.
+    pub(super) first_entry: Option<u64>,
     pub(super) last: Last,
     pub(super) fixed_id: String,
 }
 
 impl<'a> Stage<'a> {
     pub(super) fn new(world: &'a World, case: &'a str) -> Self {
-        let (people, passes, streams) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { world, case, people, passes, streams, last: Last::default(), fixed_id: request_id() }
+        Self {
+            world,
+            case,
+            people: HashMap::new(),
+            passes: HashMap::new(),
+            streams: HashMap::new(),
+            delivered: Vec::new(),
+            entries: 0,
+            first_entry: None,
+            last: Last::default(),
+            fixed_id: request_id(),
+        }
     }
 
     /// Whoever changes signed objects in this case.

@@ -1,6 +1,7 @@
 //! What a case can do: a small, closed vocabulary. Whatever a step does not say is as a good caller would have it, and a
 //! step that does not say how it ends ends well.
 
+mod accesses;
 mod consents;
 mod lookup;
 mod people;
@@ -9,6 +10,7 @@ mod watch;
 use serde::Deserialize;
 
 pub use self::{
+    accesses::{Delete, Deliver, ListAccesses, Note, Path},
     consents::{Issue, List, Nonce, Revoke, TokenKey},
     lookup::{Field, Lookup, Proof},
     people::{Enroll, EnrollmentKey, Letters, RequestId, SetCode},
@@ -41,6 +43,12 @@ pub enum Step {
     Revoke(Revoke),
     /// The gateway looks a traveler up.
     Lookup(Lookup),
+    /// The gateway delivers access records.
+    Deliver(Deliver),
+    /// The backend lists who asked for a traveler's status.
+    ListAccesses(ListAccesses),
+    /// The backend has a traveler forgotten.
+    Delete(Delete),
     /// The gateway begins to follow the change log.
     Watch(Watch),
     /// The gateway probes a stream and reads it.
@@ -69,6 +77,9 @@ impl Step {
             Self::List(_) => "list",
             Self::Revoke(_) => "revoke",
             Self::Lookup(_) => "lookup",
+            Self::Deliver(_) => "deliver",
+            Self::ListAccesses(_) => "list-accesses",
+            Self::Delete(_) => "delete",
             Self::Watch(_) => "watch",
             Self::Probe(_) => "probe",
             Self::GetNode(_) => "get-node",

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -30,7 +30,7 @@ use tempfile::TempDir;
 use tongxing::{desk::Desk, layout::Layout, venues};
 use tonic::transport::Channel;
 
-use super::{person::Person, stage::Miss, steps::Property};
+use super::{log::KitLog, person::Person, stage::Miss, steps::Property};
 use crate::{
     certificates::{certify, certify_names},
     wire::{self, Shown},
@@ -132,6 +132,8 @@ pub struct World {
     other: Member,
     consent_key: Option<SigningKey>,
     known: Vec<Person>,
+    /// The kit's own access log, or why there is none.
+    log: Result<Mutex<KitLog>, String>,
     made: TempDir,
     channels: Mutex<HashMap<Party, Channel>>,
     head: Mutex<Option<LogHead>>,
@@ -164,6 +166,9 @@ impl World {
         };
         Ok(Self {
             consent_key: consent_key(&KeyFiles::under(&layout.node(member)).consent),
+            log: KitLog::open(&layout.kit_log_key(), layout.kit_log(member))
+                .map(Mutex::new)
+                .map_err(|error| format!("{error:#}")),
             desk,
             node: options.node.clone(),
             member,
@@ -189,6 +194,13 @@ impl World {
     /// Trust list and policy.
     pub(super) fn trust(&self) -> Arc<Trust> {
         self.desk.trust()
+    }
+
+    /// The kit's own access log; without its key in the directory a case is skipped.
+    pub(super) fn log(&self) -> Result<MutexGuard<'_, KitLog>, Miss> {
+        let log =
+            self.log.as_ref().map_err(|why| Miss::skipped(format!("the directory has no log of the kit's: {why}")))?;
+        Ok(log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn now(&self) -> UnixTime {

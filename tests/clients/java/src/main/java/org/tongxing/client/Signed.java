@@ -37,7 +37,7 @@ import javax.crypto.spec.SecretKeySpec;
 public final class Signed {
   /** {@code typ}, which keeps a signature over one kind of object from being taken for another. */
   public static final int TOKEN = 65001, PROOF = 65002, STATEMENT = 65003, TRUST_LIST = 65004, POLICY = 65005;
-  public static final int LOG_COMMIT = 65006, CONSENT_REQUEST = 65007;
+  public static final int LOG_COMMIT = 65006, CONSENT_REQUEST = 65007, DELIVERY_RECEIPT = 65008;
 
   /** {@code alg}: issuers and roots sign with Ed25519, devices with ECDSA on P-256. */
   public static final int ED25519 = -19, ESP256 = -9;

@@ -1,6 +1,7 @@
 package org.tongxing.node;
 
 import io.grpc.stub.StreamObserver;
+import java.sql.SQLException;
 import java.util.List;
 import org.tongxing.assignment.v1.AssignmentServiceGrpc.AssignmentServiceImplBase;
 import org.tongxing.assignment.v1.SetCodeRequest;
@@ -8,6 +9,7 @@ import org.tongxing.assignment.v1.SetCodeResponse;
 import org.tongxing.client.Signed;
 import org.tongxing.error.v1.ErrorReason;
 import org.tongxing.province.v1.ChangeKind;
+import org.tongxing.types.v1.Document;
 
 /** Codes assigned by hand (赋码). */
 final class Assignments extends AssignmentServiceImplBase {
@@ -53,16 +55,15 @@ final class Assignments extends AssignmentServiceImplBase {
         if (earlier != null) {
           return SetCodeResponse.parseFrom(earlier);
         }
-        var response = assign(asked, caller, now);
-        store.remember(caller, id, digest, response.toByteArray(), now);
+        long person = person(document);
+        var response = assign(asked, person, caller, now);
+        store.remember(caller, id, digest, response.toByteArray(), now, person);
         return response;
       });
     });
   }
 
-  /** Status and events are one transaction. The status that holds already is recorded again, and is no change. */
-  private SetCodeResponse assign(SetCodeRequest request, String by, long now) throws Exception {
-    var document = request.getDocument();
+  private long person(Document document) throws SQLException {
     Long person =
         store.first(
             r -> r.getLong(1), "SELECT id FROM person WHERE type = ? AND number = ?",
@@ -70,6 +71,11 @@ final class Assignments extends AssignmentServiceImplBase {
     if (person == null) {
       throw new Refusal(ErrorReason.ERROR_REASON_PERSON_UNKNOWN);
     }
+    return person;
+  }
+
+  /** Status and events are one transaction. The status that holds already is recorded again, and is no change. */
+  private SetCodeResponse assign(SetCodeRequest request, long person, String by, long now) throws Exception {
     var held =
         store.first(
             r -> new Code(r.getString(1), r.getString(2), r.getString(3), r.getLong(4)),

@@ -36,8 +36,8 @@ final class Edge implements ServerInterceptor {
   static final Context.Key<Peer> CALLER = Context.key("caller");
   static final Context.Key<String> TRACE = Context.key("trace");
 
-  /** The largest request, in bytes: an object of 1,024 and what goes with it, many times. */
-  static final int MAX_REQUEST_BYTES = 16 * 1024;
+  /** The largest request, in bytes: an object of 1,024 and what goes with it, many times; a thousand access records. */
+  private static final int MAX_REQUEST_BYTES = 16 * 1024, MAX_DELIVERY_BYTES = 256 * 1024;
 
   private static final long MAX_SECONDS = 2;
   private static final int MAX_IN_FLIGHT = 1024, MAX_IN_FLIGHT_PER_CALLER = 512;
@@ -45,14 +45,17 @@ final class Edge implements ServerInterceptor {
   private static final Metadata.Key<byte[]> DETAILS =
       Metadata.Key.of("grpc-status-details-bin", Metadata.BINARY_BYTE_MARSHALLER);
 
-  /** Who may call a service: a role, of this member or of the gateway. */
-  private static final Map<String, String> ROLES =
-      Map.of(
-          "tongxing.province.v1.ProvinceService", Peer.GATEWAY,
-          "tongxing.traveler.v1.TravelerService", "backend",
-          "tongxing.assignment.v1.AssignmentService", "operator");
+  /** Who may call a service: a role, of this member or of the gateway. And how large its messages are at most. */
+  private record Rule(String role, int maxBytes) {}
 
-  static final Set<String> SERVICES = ROLES.keySet();
+  private static final Map<String, Rule> RULES =
+      Map.of(
+          "tongxing.province.v1.ProvinceService", new Rule(Peer.GATEWAY, MAX_REQUEST_BYTES),
+          "tongxing.access.v1.AccessLogService", new Rule(Peer.GATEWAY, MAX_DELIVERY_BYTES),
+          "tongxing.traveler.v1.TravelerService", new Rule("backend", MAX_REQUEST_BYTES),
+          "tongxing.assignment.v1.AssignmentService", new Rule("operator", MAX_REQUEST_BYTES));
+
+  static final Set<String> SERVICES = RULES.keySet();
 
   private final String member;
   private final Peers peers;
@@ -76,8 +79,8 @@ final class Edge implements ServerInterceptor {
       if (HEALTH.equals(method.getServiceName())) {
         return next.startCall(call, headers);
       }
-      authorize(peer, method.getServiceName(), method.getBareMethodName());
-      return admit(peer, call, headers, next);
+      var rule = authorize(peer, method.getServiceName(), method.getBareMethodName());
+      return admit(peer, rule, call, headers, next);
     } catch (Refusal refusal) {
       call.refuse(refusal);
       return new ServerCall.Listener<>() {};
@@ -95,22 +98,24 @@ final class Edge implements ServerInterceptor {
     }
   }
 
-  private void authorize(Peer peer, String service, String method) {
-    String role = ROLES.get(String.valueOf(service));
-    if (role == null) {
+  private Rule authorize(Peer peer, String service, String method) {
+    var rule = RULES.get(String.valueOf(service));
+    if (rule == null) {
       throw new Refusal(ErrorReason.ERROR_REASON_METHOD_UNKNOWN);
     }
+    String role = rule.role;
     if (!peer.role().equals(role)) {
       throw new Refusal(ErrorReason.ERROR_REASON_ROLE_NOT_ALLOWED).with("role", peer.role()).with("method", method);
     }
     if (!role.equals(Peer.GATEWAY) && !peer.realm().equals(member)) {
       throw new Refusal(ErrorReason.ERROR_REASON_MEMBER_NOT_ALLOWED).with("member", member);
     }
+    return rule;
   }
 
   /** Takes a place among the calls under way, which the end of the call gives back, and starts the clock. */
   private <Q, A> ServerCall.Listener<Q> admit(
-      Peer peer, Guarded<Q, A> call, Metadata headers, ServerCallHandler<Q, A> next) {
+      Peer peer, Rule rule, Guarded<Q, A> call, Metadata headers, ServerCallHandler<Q, A> next) {
     var own = inFlight.computeIfAbsent(peer.uri(), uri -> new AtomicInteger());
     boolean ownFits = own.incrementAndGet() <= MAX_IN_FLIGHT_PER_CALLER;
     boolean fits = allInFlight.incrementAndGet() <= MAX_IN_FLIGHT;
@@ -134,7 +139,7 @@ final class Edge implements ServerInterceptor {
           }
         },
         Runnable::run);
-    var listener = new Bounded<>(Contexts.interceptCall(context, call, headers, next), call);
+    var listener = new Bounded<>(Contexts.interceptCall(context, call, headers, next), call, rule.maxBytes);
     call.onEnd = () -> {
       leave.run();
       context.cancel(null);
@@ -193,18 +198,19 @@ final class Edge implements ServerInterceptor {
   /** Messages are of their documented size, decode, and come from whom the trust list still vouches for. */
   private final class Bounded<Q> extends SimpleForwardingServerCallListener<Q> {
     private final Guarded<Q, ?> call;
+    private final int maxBytes;
 
-    Bounded(ServerCall.Listener<Q> listener, Guarded<Q, ?> call) {
+    Bounded(ServerCall.Listener<Q> listener, Guarded<Q, ?> call, int maxBytes) {
       super(listener);
       this.call = call;
+      this.maxBytes = maxBytes;
     }
 
     @Override
     public void onMessage(Q message) {
       try {
-        if (message instanceof InputStream bytes && bytes.available() > MAX_REQUEST_BYTES) {
-          call.refuse(
-              new Refusal(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE).with("max_bytes", MAX_REQUEST_BYTES));
+        if (message instanceof InputStream bytes && bytes.available() > maxBytes) {
+          call.refuse(new Refusal(ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE).with("max_bytes", maxBytes));
           return;
         }
         identify(call);

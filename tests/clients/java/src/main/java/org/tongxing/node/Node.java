@@ -49,7 +49,7 @@ public final class Node {
   private static final int THREADS = 16, STREAMS = 256;
   private static final long RELOAD_SECONDS = 2, SWEEP_SECONDS = 3600, GRACE_SECONDS = 3;
 
-  /** What the library refuses by itself; from {@link Edge#MAX_REQUEST_BYTES} on we do, with a reason. */
+  /** What the library refuses by itself; from the bound in {@link Edge} on we do, with a reason. */
   private static final int MAX_MESSAGE_BYTES = 1024 * 1024;
 
   private final Path directory;
@@ -90,7 +90,7 @@ public final class Node {
     var watchers = new Watchers(store);
     var server = server(home, watchers, peers, address).start();
     timer.scheduleWithFixedDelay(() -> follow(trust), 0, RELOAD_SECONDS, TimeUnit.SECONDS);
-    timer.scheduleWithFixedDelay(() -> sweep(store), 0, SWEEP_SECONDS, TimeUnit.SECONDS);
+    timer.scheduleWithFixedDelay(() -> sweep(store, trust), 0, SWEEP_SECONDS, TimeUnit.SECONDS);
     Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server, watchers, store)));
     System.out.println("ready node=" + address.getHostString() + ":" + server.getPort() + " member=" + member);
     server.awaitTermination();
@@ -118,7 +118,7 @@ public final class Node {
             .intercept(new Edge(home.member(), peers, timer))
             .addService(health.getHealthService());
     var province = new Province(home, watchers);
-    for (BindableService service : List.of(province, new Travelers(home), new Assignments(home))) {
+    for (BindableService service : List.of(province, new Travelers(home), new Assignments(home), new AccessLogs(home))) {
       // As bytes, so that the edge sees how many they are and whether they decode.
       builder.addService(ServerInterceptors.useInputStreamMessages(service.bindService()));
     }
@@ -133,9 +133,9 @@ public final class Node {
     Edge.SERVICES.forEach(service -> health.setStatus(service, status));
   }
 
-  private static void sweep(Store store) {
+  private static void sweep(Store store, Trust trust) {
     try {
-      store.sweep(Signed.now());
+      store.sweep(Signed.now(), trust.current().policy().homeRetention());
     } catch (Exception e) {
       LOG.log(Level.WARNING, "what is past its retention could not be forgotten", e);
     }

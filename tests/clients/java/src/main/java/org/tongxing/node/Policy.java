@@ -24,6 +24,7 @@ final class Policy {
   private final Map<String, Integer> grants = new HashMap<>();
   private final Map<String, Map<String, String>> labels = new HashMap<>();
   private final int liveConsents, devices;
+  private final long homeRetention, visibilityDelay;
 
   /** Throws IllegalStateException where it is not a policy. */
   Policy(String toml) {
@@ -39,14 +40,16 @@ final class Policy {
     keys(quotas, "quotas", Set.of("live_consents_per_traveler", "devices_per_traveler"), Set.of());
     liveConsents = number(quotas, "live_consents_per_traveler", 16);
     devices = number(quotas, "devices_per_traveler", 64);
+    var accessLog = root.contains("access_log") ? table(root, "access_log") : Toml.parse("");
+    keys(accessLog, "access_log", Set.of(), Set.of("gateway_retention", "home_retention", "visibility_delay"));
+    duration(accessLog, "gateway_retention", HOUR, 0, 30 * DAY);
+    homeRetention = duration(accessLog, "home_retention", 183 * DAY, DAY, 3660 * DAY);
+    visibilityDelay = duration(accessLog, "visibility_delay", 0, 0, 30 * DAY);
     readGrants(table(root, "grants"));
     readLabels(table(root, "labels"));
     checkRules(table(root, "rules"), table(root, "authorities"));
     checkAnswers(table(root, "answers"));
     texts(table(root, "correction"), "correction", TEXT);
-    if (root.contains("access_log")) {
-      checkAccessLog(table(root, "access_log"));
-    }
   }
 
   /** How long a token of this kind lives at most. All lives are in seconds. */
@@ -64,6 +67,16 @@ final class Policy {
 
   long offlineLife() {
     return lives.get("offline");
+  }
+
+  /** How long access records are kept. */
+  long homeRetention() {
+    return homeRetention;
+  }
+
+  /** How old an access record is before its traveler sees it. */
+  long visibilityDelay() {
+    return visibilityDelay;
   }
 
   int liveConsents() {
@@ -90,27 +103,25 @@ final class Policy {
         "last_known_good", HOUR);
     keys(table, "lives", most.keySet(), Set.of());
     most.forEach((object, max) -> {
-      long life = seconds(table, "lives", object);
+      long life = duration("lives." + object, table.get(object));
       boolean mayBeNone = object.equals("offline") || object.equals("last_known_good");
       check(life <= max && (life > 0 || mayBeNone), "lives." + object + " is out of bounds");
       lives.put(object, life);
     });
   }
 
-  /** How long access records are kept, and when travelers see them. Any of it may be left out. */
-  private static void checkAccessLog(TomlTable table) {
-    var most = Map.of("gateway_retention", 30 * DAY, "home_retention", 3660 * DAY, "visibility_delay", 30 * DAY);
-    keys(table, "access_log", Set.of(), most.keySet());
-    for (String key : table.keySet()) {
-      long value = seconds(table, "access_log", key), least = key.equals("home_retention") ? DAY : 0;
-      check(least <= value && value <= most.get(key), "access_log." + key + " is out of bounds");
-    }
+  /** What may be left out has a default. */
+  private static long duration(TomlTable table, String key, long otherwise, long min, long max) {
+    long seconds = table.contains(key) ? duration(key, table.get(key)) : otherwise;
+    check(seconds >= min && seconds <= max, key + " is out of bounds");
+    return seconds;
   }
 
-  private static long seconds(TomlTable table, String of, String key) {
-    var matcher = DURATION.matcher(String.valueOf(table.get(key)));
-    check(matcher.matches(), of + "." + key + " is not a duration");
-    return Long.parseLong(matcher.group(1)) * Map.of("s", 1L, "m", MINUTE, "h", HOUR, "d", DAY).get(matcher.group(2));
+  private static long duration(String name, Object value) {
+    var matcher = DURATION.matcher(String.valueOf(value));
+    check(matcher.matches(), name + " is not a duration");
+    long unit = Map.of("s", 1L, "m", MINUTE, "h", HOUR, "d", DAY).get(matcher.group(2));
+    return Long.parseLong(matcher.group(1)) * unit;
   }
 
   private void readGrants(TomlTable table) {

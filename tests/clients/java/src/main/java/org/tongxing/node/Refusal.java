@@ -18,6 +18,7 @@ import org.tongxing.error.v1.ErrorReason;
 final class Refusal extends RuntimeException {
   /** What a refusal can speak of: metadata {@code object}. */
   static final String TOKEN = "token", PROOF = "proof", CONSENT_REQUEST = "consent_request";
+  static final String CHECKPOINT = "checkpoint", ACCESS_RECORD = "access_record";
 
   /** What is this node's to mend, and what may be tried again in a moment. All else is the caller's. */
   private static final Set<ErrorReason> OURS =

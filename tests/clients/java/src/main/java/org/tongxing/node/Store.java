@@ -39,8 +39,8 @@ final class Store implements AutoCloseable {
               + " STRICT",
           "CREATE TABLE IF NOT EXISTS event (seq INTEGER PRIMARY KEY, cti BLOB NOT NULL, kind INTEGER NOT NULL,"
               + " at INTEGER NOT NULL) STRICT",
-          "CREATE TABLE IF NOT EXISTS person (id INTEGER PRIMARY KEY, type INTEGER NOT NULL, number TEXT NOT NULL,"
-              + " name TEXT NOT NULL, UNIQUE (type, number)) STRICT",
+          "CREATE TABLE IF NOT EXISTS person (id INTEGER PRIMARY KEY AUTOINCREMENT, type INTEGER NOT NULL,"
+              + " number TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (type, number)) STRICT",
           "CREATE TABLE IF NOT EXISTS device (id BLOB PRIMARY KEY, person INTEGER NOT NULL REFERENCES person (id),"
               + " key BLOB NOT NULL UNIQUE) STRICT",
           "CREATE TABLE IF NOT EXISTS code (id INTEGER PRIMARY KEY, person INTEGER NOT NULL REFERENCES person (id),"
@@ -49,10 +49,22 @@ final class Store implements AutoCloseable {
           "CREATE INDEX IF NOT EXISTS code_of_person ON code (person)",
           "CREATE TABLE IF NOT EXISTS consent (cti BLOB PRIMARY KEY, person INTEGER NOT NULL REFERENCES person (id),"
               + " kind INTEGER NOT NULL, scope INTEGER NOT NULL, hash BLOB NOT NULL, key BLOB UNIQUE,"
-              + " issued INTEGER NOT NULL, expires INTEGER NOT NULL, revoked INTEGER) STRICT",
+              + " issued INTEGER NOT NULL, expires INTEGER NOT NULL, revoked INTEGER, device BLOB NOT NULL) STRICT",
           "CREATE INDEX IF NOT EXISTS consent_of_person ON consent (person, expires)",
           "CREATE TABLE IF NOT EXISTS request (caller TEXT NOT NULL, id TEXT NOT NULL, digest BLOB NOT NULL,"
-              + " answer BLOB NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (caller, id)) STRICT");
+              + " answer BLOB NOT NULL, at INTEGER NOT NULL, person INTEGER NOT NULL,"
+              + " PRIMARY KEY (caller, id)) STRICT",
+          // Of each access log: what is held, the last checkpoint; its tree by level and index; its records, and whose
+          // they are, if anybody's. A checkpoint's size is unsigned.
+          "CREATE TABLE IF NOT EXISTS access_log (id BLOB PRIMARY KEY, size INTEGER NOT NULL, note TEXT NOT NULL,"
+              + " note_size INTEGER NOT NULL, note_root BLOB NOT NULL) STRICT",
+          "CREATE TABLE IF NOT EXISTS access_node (log BLOB NOT NULL, level INTEGER NOT NULL, idx INTEGER NOT NULL,"
+              + " hash BLOB NOT NULL, PRIMARY KEY (log, level, idx)) STRICT, WITHOUT ROWID",
+          "CREATE TABLE IF NOT EXISTS access_record (log BLOB NOT NULL, idx INTEGER NOT NULL, bytes BLOB NOT NULL,"
+              + " received INTEGER NOT NULL, time INTEGER, person INTEGER, device BLOB, PRIMARY KEY (log, idx)) STRICT",
+          "CREATE INDEX IF NOT EXISTS access_of_person ON access_record (person, time)",
+          "CREATE TABLE IF NOT EXISTS access_conflict (log BLOB NOT NULL, held TEXT NOT NULL, sent TEXT NOT NULL,"
+              + " at INTEGER NOT NULL, PRIMARY KEY (log, held, sent)) STRICT");
 
   /** Where the change log stands: an epoch, random when the store is made, and the last change's number. */
   record Head(byte[] epoch, long seq) {}
@@ -81,6 +93,7 @@ final class Store implements AutoCloseable {
     config.setLockingMode(SQLiteConfig.LockingMode.EXCLUSIVE); // A second node on this file would be a second writer.
     config.setTransactionMode(SQLiteConfig.TransactionMode.IMMEDIATE);
     config.enforceForeignKeys(true);
+    config.setPragma(SQLiteConfig.Pragma.SECURE_DELETE, "true"); // What is forgotten is overwritten.
     connection = config.createConnection("jdbc:sqlite:" + file);
     connection.setAutoCommit(false);
     byte[] epoch = new byte[16];
@@ -207,8 +220,8 @@ final class Store implements AutoCloseable {
     return earlier == null ? null : earlier.answer;
   }
 
-  void remember(String caller, String id, byte[] digest, byte[] answer, long now) throws SQLException {
-    update("INSERT INTO request VALUES (?, ?, ?, ?, ?)", caller, id, digest, answer, now);
+  void remember(String caller, String id, byte[] digest, byte[] answer, long now, long person) throws SQLException {
+    update("INSERT INTO request VALUES (?, ?, ?, ?, ?, ?)", caller, id, digest, answer, now, person);
   }
 
   // --- What was accepted as trust list and policy --------------------------------------------------------------------
@@ -228,8 +241,12 @@ final class Store implements AutoCloseable {
 
   // --- Its end -------------------------------------------------------------------------------------------------------
 
-  /** Forgets answers after a day, changes after two, and consents 30 days after their end. */
-  void sweep(long now) throws Exception {
+  /**
+   * Forgets answers after a day, changes after two, consents 30 days after their end, and access records when the policy
+   * says; the hashes of these stay.
+   */
+  void sweep(long now, long accessRetention) throws Exception {
+    transaction(() -> update("DELETE FROM access_record WHERE received < ?", now - accessRetention));
     transaction(() -> update("DELETE FROM request WHERE at < ?", now - DAY));
     transaction(() -> update("DELETE FROM event WHERE at < ?", now - 2 * DAY));
     transaction(() -> update("DELETE FROM consent WHERE expires < ?", now - 30 * DAY));

@@ -16,17 +16,21 @@ import org.tongxing.client.Signed;
 import org.tongxing.error.v1.ErrorReason;
 import org.tongxing.province.v1.ChangeKind;
 import org.tongxing.traveler.v1.Consent;
+import org.tongxing.traveler.v1.DeleteTravelerRequest;
+import org.tongxing.traveler.v1.DeleteTravelerResponse;
 import org.tongxing.traveler.v1.EnrollDeviceRequest;
 import org.tongxing.traveler.v1.EnrollDeviceResponse;
 import org.tongxing.traveler.v1.IssueConsentRequest;
 import org.tongxing.traveler.v1.IssueConsentResponse;
+import org.tongxing.traveler.v1.ListAccessesRequest;
+import org.tongxing.traveler.v1.ListAccessesResponse;
 import org.tongxing.traveler.v1.ListConsentsRequest;
 import org.tongxing.traveler.v1.ListConsentsResponse;
 import org.tongxing.traveler.v1.RevokeConsentRequest;
 import org.tongxing.traveler.v1.RevokeConsentResponse;
 import org.tongxing.traveler.v1.TravelerServiceGrpc.TravelerServiceImplBase;
 
-/** Devices and consents of this member's travelers. */
+/** Devices and consents of this member's travelers, and who asked for their status. */
 final class Travelers extends TravelerServiceImplBase {
   private static final int DEFAULT_PAGE = 50, MAX_PAGE = 100;
   private static final Pattern PAGE_TOKEN = Pattern.compile("[0-9]{1,12}\\.[0-9a-f]{32}");
@@ -71,7 +75,7 @@ final class Travelers extends TravelerServiceImplBase {
         }
         byte[] device = Home.random(16);
         store.update("INSERT INTO device VALUES (?, ?, ?)", device, person, key.point());
-        store.remember(caller, id, digest, device, now);
+        store.remember(caller, id, digest, device, now, person);
         return new Written(device, store.head());
       });
       return EnrollDeviceResponse.newBuilder()
@@ -152,6 +156,9 @@ final class Travelers extends TravelerServiceImplBase {
       if (earlier != null) {
         return new Written(earlier, store.head());
       }
+      if (store.count("SELECT count(*) FROM device WHERE id = ?", wish.deviceId()) == 0) { // Deleted since it was found.
+        throw new Refusal(ErrorReason.ERROR_REASON_DEVICE_UNKNOWN);
+      }
       if (wish.kind() == Token.PAPER) { // A printed code that was lost dies with the reprint.
         String live = "person = ? AND kind = ? AND revoked IS NULL AND expires > ?";
         String find = "SELECT cti FROM consent WHERE " + live;
@@ -169,9 +176,9 @@ final class Travelers extends TravelerServiceImplBase {
       }
       byte[] key = wish.tokenKey() == null ? null : wish.tokenKey().point();
       store.update(
-          "INSERT INTO consent VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-          cti, person, wish.kind(), wish.scope(), Signed.sha256(token), key, now, now + wish.life());
-      store.remember(caller, id, wish.digest(), token, now);
+          "INSERT INTO consent VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, ?)",
+          cti, person, wish.kind(), wish.scope(), Signed.sha256(token), key, now, now + wish.life(), wish.deviceId());
+      store.remember(caller, id, wish.digest(), token, now, person);
       return new Written(token, store.head());
     });
   }
@@ -196,14 +203,8 @@ final class Travelers extends TravelerServiceImplBase {
     Home.answer(observer, () -> {
       home.trust().usable();
       byte[] deviceId = Forms.id("device_id", request.getDeviceId());
-      int size = request.getPageSize() == 0 ? DEFAULT_PAGE : request.getPageSize();
-      if (size < 1 || size > MAX_PAGE) {
-        throw Refusal.invalid("page_size", "0 to 100");
-      }
-      String after = request.getPageToken();
-      if (!after.isEmpty() && !PAGE_TOKEN.matcher(after).matches()) {
-        throw Refusal.invalid("page_token", "one that was given out");
-      }
+      int size = pageSize(request.getPageSize());
+      String after = pageToken(request.getPageToken(), PAGE_TOKEN);
       var response = ListConsentsResponse.newBuilder().addAllConsents(page(device(deviceId).person, after, size));
       if (response.getConsentsCount() == size) {
         var last = response.getConsents(size - 1);
@@ -212,6 +213,20 @@ final class Travelers extends TravelerServiceImplBase {
       }
       return response.build();
     });
+  }
+
+  private static int pageSize(int asked) {
+    if (asked < 0 || asked > MAX_PAGE) {
+      throw Refusal.invalid("page_size", "0 to 100");
+    }
+    return asked == 0 ? DEFAULT_PAGE : asked;
+  }
+
+  private static String pageToken(String after, Pattern form) {
+    if (!after.isEmpty() && !form.matcher(after).matches()) {
+      throw Refusal.invalid("page_token", "one that was given out");
+    }
+    return after;
   }
 
   private List<Consent> page(long person, String after, int size) throws Exception {
@@ -253,6 +268,58 @@ final class Travelers extends TravelerServiceImplBase {
         return store.append(events, ChangeKind.CHANGE_KIND_REVOKED, now);
       });
       return RevokeConsentResponse.newBuilder().setChangeToken(home.changeToken(head)).build();
+    });
+  }
+
+  // --- Who asked for their status, and their end ---------------------------------------------------------------------
+
+  @Override
+  public void listAccesses(ListAccessesRequest request, StreamObserver<ListAccessesResponse> observer) {
+    Home.answer(observer, () -> {
+      long delay = home.trust().usable().policy().visibilityDelay();
+      byte[] deviceId = Forms.id("device_id", request.getDeviceId());
+      int size = pageSize(request.getPageSize());
+      String after = pageToken(request.getPageToken(), Accesses.PAGE_TOKEN);
+      long person = device(deviceId).person;
+      // Without a delay the gateway's clock may be ahead of ours.
+      long latest = delay == 0 ? Long.MAX_VALUE : Signed.now() - delay;
+      var accesses = store.transaction(() -> Accesses.page(store, person, latest, after, size));
+      var response = ListAccessesResponse.newBuilder().addAllAccesses(accesses);
+      if (accesses.size() == size) {
+        response.setNextPageToken(Accesses.pageToken(accesses.get(size - 1)));
+      }
+      return response.build();
+    });
+  }
+
+  /**
+   * Nothing of a person stays: not in answers kept for repeated requests either, whose digests are of documents. Their
+   * access records are nobody's from now on, and stay on the log: a log with holes could not be verified any more.
+   */
+  @Override
+  public void deleteTraveler(DeleteTravelerRequest request, StreamObserver<DeleteTravelerResponse> observer) {
+    Home.answer(observer, () -> {
+      home.trust().usable();
+      byte[] deviceId = Forms.id("device_id", request.getDeviceId());
+      long now = Signed.now();
+      return store.transaction(() -> {
+        Long person = store.first(r -> r.getLong(1), "SELECT person FROM device WHERE id = ?", deviceId);
+        if (person == null) {
+          throw new Refusal(ErrorReason.ERROR_REASON_DEVICE_UNKNOWN);
+        }
+        String live = "SELECT cti FROM consent WHERE person = ? AND revoked IS NULL AND expires > ?";
+        var revoked = store.list(r -> r.getBytes(1), live, person, now - Store.HONOURED);
+        store.update("UPDATE access_record SET person = NULL, device = NULL WHERE person = ?", person);
+        for (String table : List.of("request", "consent", "code", "device")) {
+          store.update("DELETE FROM " + table + " WHERE person = ?", person);
+        }
+        store.update("DELETE FROM person WHERE id = ?", person);
+        var head = store.append(revoked, ChangeKind.CHANGE_KIND_REVOKED, now);
+        return DeleteTravelerResponse.newBuilder()
+            .setChangeToken(home.changeToken(head))
+            .setRevokedConsents(revoked.size())
+            .build();
+      });
     });
   }
 }

@@ -19,7 +19,12 @@ import java.util.regex.Pattern;
 import org.tongxing.client.Signed;
 
 /** What a trust list says (trust-list.cddl): whom to believe, and by which keys. */
-record TrustList(String domain, Roots roots, Set<TrustAnchor> gateway, Map<String, Member> members) {
+record TrustList(
+    String domain,
+    Roots roots,
+    Set<TrustAnchor> gateway,
+    Map<String, PublicKey> logKeys,
+    Map<String, Member> members) {
   private static final String OBJECT = "trust_list";
   private static final long MAX_SUSPENSION = 366 * 86_400;
   private static final int MAX_KEYS = 16, MAX_CAS = 4, MAX_CA_BYTES = 4096;
@@ -50,7 +55,8 @@ record TrustList(String domain, Roots roots, Set<TrustAnchor> gateway, Map<Strin
     var gateway = content.map(4);
     var gatewayAnchors = anchors(gateway.list(1, 1, MAX_CAS));
     var seen = new HashSet<>(roots.keys.keySet());
-    checkUnseen(seen, keys(gateway.list(2, 0, MAX_KEYS)));
+    var logKeys = keys(gateway.list(2, 0, MAX_KEYS));
+    checkUnseen(seen, logKeys);
     gateway.finish();
     var members = new HashMap<String, Member>();
     for (CBORObject entry : content.list(5, 0, 100)) {
@@ -62,7 +68,7 @@ record TrustList(String domain, Roots roots, Set<TrustAnchor> gateway, Map<Strin
       check(Terms.isMember(code) && members.put(code, member) == null, "a member is unknown, or there twice");
     }
     content.finish();
-    return new TrustList(domain, roots, gatewayAnchors, members);
+    return new TrustList(domain, roots, gatewayAnchors, logKeys, members);
   }
 
   /** N and M roots: who must sign the next list. */
