@@ -30,7 +30,8 @@ compose_config_bites() {
     's/no-new-privileges:true/no-new-privileges:false/' '/mem_limit: 1g/d' '/pids_limit/d' 's/127.0.0.1:7443:/7443:/' \
     's/networks: \[operators\]/networks: [operator]/' '/^  node-11-data:/d' 's/stop_grace_period/stop_grace_time/' \
     's/target: gateway}/target: gatway}/' '0,/node-44:7519/s//node-44:7520/' 's/subpath: node.51/subpath: node\/44/' \
-    's/{condition: service_completed_successfully}/{condition: service_done}/'; do
+    's/{condition: service_completed_successfully}/{condition: service_done}/' 's/, "gateway-data:[^"]*"//' \
+    's/"gateway-data:[^"]*"/"node-11-data:\/var\/lib\/tongxing"/'; do
     rm -rf -- "$copy" && mkdir -p "$copy/deploy" || return
     cp deploy/compose.yaml deploy/prometheus.yml deploy/Dockerfile "$copy/deploy" || return
     sed -i "$change" "$copy/deploy/compose.yaml" || return
@@ -54,8 +55,16 @@ prepared() {
   check prepare prepare_twice "$federation" "$port"
   [[ $outcome == ok ]] || return 0
   check prepared-start start_programs "$federation" "$port"
-  if [[ $outcome == ok ]]; then ask_with_clients prepared "$federation" python; fi
+  local asked=false
+  if [[ $outcome == ok ]]; then
+    # It is no answer to the client unless a receipt comes with it.
+    rm -f -- "$logs/prepared-python.log"
+    ask_with_clients prepared "$federation" python
+    [[ ! -e $logs/prepared-python.log ]] || asked=true
+    if $asked; then check prepared-log logs_come_home "$federation"; fi
+  fi
   check prepared-stop stop_programs
+  if $asked; then check prepared-new-disk begin_new_logs "$federation" "$port"; fi
 }
 
 # Three ports in a row that nobody has, nor those that deploy/prepare gives the private listeners.
@@ -71,15 +80,23 @@ free_ports() {
   done
 }
 
-# Twice, the second time as in containers: the roots stay, and the programs take a private listener beyond loopback.
+# Twice, once as in containers: roots and log keys stay, and the programs take a private listener beyond loopback. A data
+# directory may be anywhere.
 prepare_twice() {
-  local federation=$1 port=$2 roots
+  local federation=$1 port=$2 roots key
   prepare_federation "$federation" "$port" --bind 0.0.0.0 || return
-  roots=$(grep '^roots' "$federation/trust-list.toml") || return
+  roots=$(grep '^roots\|^log_keys' "$federation/trust-list.toml") || return
+  key=$("$built/gateway" log key --data-dir "$federation/gateway/data") || return
+  [[ $roots == *$'\n'"log_keys = [\"$key\"]" ]] || unable 'not the key of its logs' || return
   "$built/gateway" serve --check --config "$federation/gateway/gateway.toml" || return
   "$built/province-stub" serve --check --config "$federation/node/44/node.toml" || return
   prepare_federation "$federation" "$port" || return
-  [[ $roots == "$(grep '^roots' "$federation/trust-list.toml")" ]] || unable 'other roots' || return
+  [[ $roots == "$(grep '^roots\|^log_keys' "$federation/trust-list.toml")" ]] || unable 'other roots or log keys' || return
+  prepare_federation "$federation.elsewhere" "$port" --data "$PWD/$federation.elsewhere/data" || return
+  "$built/gateway" serve --check --config "$federation.elsewhere/gateway/gateway.toml" || return
+  key=$("$built/gateway" log key --data-dir "$federation.elsewhere/data") || return
+  grep -qF "log_keys = [\"$key\"]" "$federation.elsewhere/trust-list.toml" || unable 'not its key, elsewhere' || return
+  rm -rf -- "$federation.elsewhere" || return
   [[ -z $(find "$federation" -name '*key*' -type f -perm /077) ]] || unable 'others can read a key'
 }
 
@@ -88,6 +105,42 @@ prepare_federation() {
   shift 2
   deploy/prepare --dir "$federation" --programs "$built" --gateway "localhost:$port" \
     --node "11=localhost:$((port + 1))" --node "44=localhost:$((port + 2))" "$@"
+}
+
+# Beside the gateway that serves: its logs verify, and what was asked is at home soon.
+logs_come_home() {
+  local federation=$1 said tenths
+  for ((tenths = 0; tenths < 100; tenths++)); do
+    said=$("$built/gateway" log verify --config "$federation/gateway/gateway.toml") || { printf '%s\n' "$said" && return 1; }
+    if [[ $said =~ '44: '([1-9][0-9]*)' records, kept from 0, '([0-9]+)' at home' ]] &&
+      ((BASH_REMATCH[1] == BASH_REMATCH[2])); then
+      printf '%s\n' "$said"
+      return
+    fi
+    sleep 0.1
+  done
+  printf '%s\n' "$said"
+  unable 'the records are not at home'
+}
+
+# As after a disk was lost: other logs, whose key the trust list has beside the one of the old ones, which are evidence.
+begin_new_logs() {
+  local federation=$1 port=$2 config=$1/gateway/gateway.toml kept=$logs/prepared-44.checkpoint old new
+  old=$("$built/gateway" log key --data-dir "$federation/gateway/data") || return
+  "$built/gateway" log checkpoint --config "$config" --log 44 >"$kept" || return
+  "$built/gateway" log verify --config "$config" --checkpoint "$kept" || return
+  mv -- "$federation/gateway/data" "$federation/gateway/data.lost" || return
+  prepare_federation "$federation" "$port" || return
+  new=$("$built/gateway" log key --data-dir "$federation/gateway/data") || return
+  grep -xF "log_keys = [\"$new\", \"$old\"]" "$federation/trust-list.toml" || unable 'not both keys' || return
+  "$built/gateway" serve --check --config "$config" || return
+  if "$built/gateway" log verify --config "$config" --checkpoint "$kept"; then
+    unable 'the new logs pass for the old ones'
+    return
+  fi
+  mv -- "$federation/gateway/data" "$federation/gateway/data.new" || return
+  mv -- "$federation/gateway/data.lost" "$federation/gateway/data" || return
+  "$built/gateway" log verify --config "$config" --checkpoint "$kept"
 }
 
 start_programs() {

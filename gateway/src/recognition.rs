@@ -73,9 +73,10 @@ impl Finding {
         }
     }
 
-    /// The bytes of the statement and where it came from, if there is one.
+    /// The bytes of the statement that the answer has and where it came from, if it has one.
     pub(crate) fn statement(&self) -> Option<(&[u8], Source)> {
         match self {
+            Self::Stated { judgement: Judgement::Unsubstantiated(_), .. } => None,
             Self::Stated { held, source, .. } => Some((&held.bytes, *source)),
             Self::UnknownTraveler(_) | Self::HomeUnreachable => None,
         }

@@ -99,6 +99,11 @@ func atOdds(project *types.Project) []string {
 	for i, argument := range command[:max(len(command)-1, 0)] {
 		code, address, config := "", command[i+1], "gateway/gateway.toml"
 		switch argument {
+		case "--data":
+			faults = append(faults, said(map[string]bool{
+				"prepare: the gateway's data is not at " + address + " there too": !shares(project, "gateway", "prepare", address),
+			})...)
+			continue
 		case "--node":
 			code, address, _ = strings.Cut(address, "=")
 			config = "node/" + code + "/node.toml"
@@ -132,6 +137,19 @@ func mounts(service types.ServiceConfig, part string) bool {
 		return volume.Source == "state" && volume.Volume != nil && volume.Volume.Subpath == part &&
 			volume.Target == "/etc/tongxing/"+part && volume.ReadOnly
 	})
+}
+
+// Whether two services have the same volume at one place, and may write there.
+func shares(project *types.Project, one, other, at string) bool {
+	source := func(name string) string {
+		for _, volume := range project.Services[name].Volumes {
+			if volume.Target == at && !volume.ReadOnly {
+				return volume.Source
+			}
+		}
+		return ""
+	}
+	return source(one) != "" && source(one) == source(other)
 }
 
 // Whom Prometheus asks.

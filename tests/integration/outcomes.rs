@@ -122,7 +122,7 @@ async fn a_label_without_a_level_is_undetermined() {
 
 #[tokio::test]
 async fn an_unsubstantiated_red_says_who_and_where_to_turn_and_nothing_else() {
-    let Seen { answer, statement, hint } = seen("41", Condition::Unsubstantiated).await;
+    let Seen { answer, statement, hint, .. } = seen("41", Condition::Unsubstantiated).await;
     assert_eq!(answer.outcome(), Outcome::Unsubstantiated, "another outcome");
     assert_eq!(answer.decision(), Decision::Assist, "another decision");
     assert_eq!(answer.level(), types::Level::Unspecified, "no level");

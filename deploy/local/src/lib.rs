@@ -12,6 +12,7 @@
 //! federation    all of it running in one process, each part to be stopped by itself
 //! phone         a traveler's phone and its backend: enrol, consent, prove
 //! checkpoint    a venue: show it a presentation, get an answer
+//! receipt       that an answer is on record, verified
 //! load          thousands of presentations, kept fresh in a file
 //! commands/     up, init, demo, recognize, present
 //! ```
@@ -29,4 +30,5 @@ mod output;
 pub mod phone;
 pub mod prepare;
 pub mod qr;
+pub mod receipt;
 pub mod venues;

@@ -17,8 +17,8 @@ use proto::{
     consent_request::ConsentRequest,
     contract::{
         traveler::{
-            EnrollDeviceRequest, IssueConsentRequest, RevokeConsentRequest,
-            traveler_service_client::TravelerServiceClient,
+            Access, Consent, EnrollDeviceRequest, IssueConsentRequest, ListAccessesRequest, ListConsentsRequest,
+            RevokeConsentRequest, traveler_service_client::TravelerServiceClient,
         },
         types,
     },
@@ -44,6 +44,9 @@ pub const PROOF_LIFE: Duration = Duration::from_secs(60);
 pub struct Backend {
     client: TravelerServiceClient<Channel>,
 }
+
+/// How much of a list comes at once.
+const PAGE: i32 = 100;
 
 /// An enrolled phone.
 #[derive(Debug)]
@@ -168,6 +171,34 @@ impl Phone {
         let request = RevokeConsentRequest { device_id: self.device_id.to_vec(), cti: pass.cti.0.to_vec() };
         Ok(self.backend.client.clone().revoke_consent(request).await?.into_inner().change_token)
     }
+
+    /// The traveler's consents that have not expired, newest first.
+    pub async fn consents(&self) -> Result<Vec<Consent>> {
+        let (device_id, mut consents, mut page_token) = (self.device_id.to_vec(), Vec::new(), String::new());
+        loop {
+            let request = ListConsentsRequest { device_id: device_id.clone(), page_size: PAGE, page_token };
+            let page = self.backend.client.clone().list_consents(request).await?.into_inner();
+            consents.extend(page.consents);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(consents);
+            }
+        }
+    }
+
+    /// Who asked for the traveler's status, newest first.
+    pub async fn accesses(&self) -> Result<Vec<Access>> {
+        let (device_id, mut accesses, mut page_token) = (self.device_id.to_vec(), Vec::new(), String::new());
+        loop {
+            let request = ListAccessesRequest { device_id: device_id.clone(), page_size: PAGE, page_token };
+            let page = self.backend.client.clone().list_accesses(request).await?.into_inner();
+            accesses.extend(page.accesses);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(accesses);
+            }
+        }
+    }
 }
 
 impl Pass {
@@ -175,6 +206,11 @@ impl Pass {
     pub fn new(token: Vec<u8>, key: Option<SigningKey>, hint_key: HintKey, expires_at: UnixTime) -> Result<Self> {
         let cti = UnverifiedToken::parse(&token).map_err(|refusal| anyhow!("the node's token: {refusal}"))?.cti();
         Ok(Self { token, cti, key, hint_key, expires_at })
+    }
+
+    /// Its handle.
+    pub fn cti(&self) -> Cti {
+        self.cti
     }
 
     /// The token.

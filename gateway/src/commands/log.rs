@@ -258,12 +258,15 @@ fn describe(shown: &Shown) -> String {
     }
 }
 
+/// Each note as it is, so that a file with one of them can be verified by; several are apart by an empty line.
 fn checkpoints(logs: &LogTool, log: Option<Realm>, config: &Config, out: &mut impl Write) -> Result<bool> {
+    let mut between = "";
     for (owner, ..) in logs.logs()? {
         if log.is_none_or(|log| log == owner)
             && let Some(note) = logs.checkpoint(owner, &config.domain)?
         {
-            writeln!(out, "{note}")?;
+            write!(out, "{between}{note}")?;
+            between = "\n";
         }
     }
     Ok(true)

@@ -1,7 +1,10 @@
 //! `demo`: every kind of case, each over real connections, in a federation of its own that is gone afterwards. A line a
-//! case; exit 0 only if each came out as it should.
+//! case; exit 0 only if each came out as it should. At its end a traveler reads who asked for them, and the access logs are
+//! held to what was done here.
 
+mod accesses;
 mod cases;
+mod list;
 
 use std::sync::Arc;
 
@@ -9,7 +12,10 @@ use anyhow::{Context, Result, bail};
 use proto::{
     contract::recognition::{Decision, Outcome, RecognizeResponse},
     refusal::{Reason, Refusal, reason_name},
+    terms::Purpose,
     time::SystemClock,
+    token::Cti,
+    venue::VenueId,
 };
 use tonic::{Code, Status};
 
@@ -20,6 +26,7 @@ use crate::{
     layout::Layout,
     options::Options,
     prepare::Plan,
+    receipt::Receipt,
     say,
 };
 
@@ -61,12 +68,30 @@ impl Ending {
     }
 }
 
-/// Counts and prints.
+/// One question that this demonstration asked by a valid token, and what came of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    cti: Cti,
+    venue: VenueId,
+    purpose: Purpose,
+    ending: Ending,
+    /// Of an answer.
+    receipt: Option<Receipt>,
+}
+
+/// Counts and prints, and keeps what was asked.
 #[derive(Debug)]
 pub(crate) struct Report {
     json: bool,
     ok: usize,
     failed: usize,
+    asked: Vec<Asked>,
+}
+
+/// What a case came to, in words: the same if all is well.
+struct Words<'a> {
+    outcome: &'a str,
+    decision: &'a str,
 }
 
 impl Report {
@@ -77,7 +102,26 @@ impl Report {
     /// A case with a word on how it came about.
     pub(crate) fn noted(&mut self, name: &str, want: Ending, got: Ending, ms: f64, note: &str) {
         let ((outcome, decision), (wanted, wanted_decision)) = (got.words(), want.words());
-        let ok = want == got;
+        let (want, got) =
+            (Words { outcome: &wanted, decision: wanted_decision }, Words { outcome: &outcome, decision });
+        self.line(name, &want, &got, ms, note);
+    }
+
+    /// A case about what is on record: this word, with a note on it, or what is wrong instead.
+    pub(crate) fn found(&mut self, name: &str, word: &str, found: Result<String>, ms: f64) {
+        let want = Words { outcome: word, decision: "-" };
+        match found {
+            Ok(note) => self.line(name, &want, &want, ms, &note),
+            Err(error) => {
+                let wrong = format!("{error:#}");
+                self.line(name, &want, &Words { outcome: &wrong, decision: "-" }, ms, "");
+            }
+        }
+    }
+
+    fn line(&mut self, name: &str, want: &Words<'_>, got: &Words<'_>, ms: f64, note: &str) {
+        let (Words { outcome, decision }, Words { outcome: wanted, decision: wanted_decision }) = (got, want);
+        let ok = (outcome, decision) == (wanted, wanted_decision);
         if ok {
             self.ok += 1
         } else {
@@ -105,7 +149,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let options = Options { dir: temporary.path().to_owned(), ..options.clone() };
     let plan = Plan::of(&options, &layout)?;
     let mut federation = Federation::start(&layout, &plan, Ports::Any, Arc::new(SystemClock)).await?;
-    let mut report = Report { json: options.json, ok: 0, failed: 0 };
+    let mut report = Report { json: options.json, ok: 0, failed: 0, asked: Vec::new() };
     let performed = cases::perform(&mut federation, &mut report).await;
     let stopped = federation.stop().await;
     performed.context("a case could not be performed")?;

@@ -110,6 +110,9 @@ fn print(seen: &Seen, venue: &VenueId, purpose: Purpose, ms: f64) {
         say!("as of      {}, signed by home and verified here", statement.status().issued_at);
         say!("source     {}", source_words(answer.source()));
     }
+    let on_record = seen.receipt.on_record();
+    let (owner, log, index) = (on_record.owner, traveler::hex(&on_record.log.0[..4]), on_record.index);
+    say!("record     {index} on {owner}'s log {log}…, signed by the gateway and verified here");
     say!("exchange   {}, {ms:.1} ms", traveler::hex(&answer.exchange_id));
 }
 
@@ -123,7 +126,7 @@ fn source_words(source: Source) -> &'static str {
 }
 
 fn json(seen: &Seen, venue: &VenueId, ms: f64) -> serde_json::Value {
-    let answer = &seen.answer;
+    let (answer, on_record) = (&seen.answer, seen.receipt.on_record());
     serde_json::json!({
         "outcome": outcome_word(answer.outcome()),
         "decision": decision_word(answer.decision()),
@@ -134,6 +137,9 @@ fn json(seen: &Seen, venue: &VenueId, ms: f64) -> serde_json::Value {
         "venue": venue.to_string(),
         "exchange_id": traveler::hex(&answer.exchange_id),
         "statement_verified": seen.statement.is_some(),
+        "log": on_record.log.to_string(),
+        "log_index": on_record.index,
+        "receipt_verified": true,
         "ms": ms,
     })
 }

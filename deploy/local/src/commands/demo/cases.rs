@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use gateway::pki::{Authority, LEAF_LIFE};
 use proto::{
     contract::{
@@ -17,23 +17,24 @@ use proto::{
     suite::{SigningKey, Suite},
     terms::{Kind, Purpose, Purposes, Scope},
     time::{Clock, SystemClock},
+    token::UnverifiedToken,
     venue::VenueId,
 };
 use province_stub::seed::{Condition, SeededPerson};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{Ending, Report};
+use super::{Asked, Ending, Report, accesses};
 use crate::{
     checkpoint::Checkpoint,
     commands::traveler,
     desk::Desk,
     federation::Federation,
-    phone::{PROOF_LIFE, Pass, Wish, request_id},
+    phone::{PROOF_LIFE, Pass, Phone, Wish, request_id},
     venues,
 };
 
-const PASS: Ending = Ending::Answer(Outcome::Status, Decision::Pass);
+pub(super) const PASS: Ending = Ending::Answer(Outcome::Status, Decision::Pass);
 const ASSIST: Ending = Ending::Answer(Outcome::Status, Decision::Assist);
 const STOP: Ending = Ending::Answer(Outcome::Status, Decision::Stop);
 
@@ -46,15 +47,16 @@ pub(super) async fn perform(federation: &mut Federation, report: &mut Report) ->
     stage.replay(report).await?;
     stage.paper(report).await?;
     stage.callers(report).await?;
-    stage.change(report).await?;
-    unreachable(federation, &stage, report).await
+    let turned = stage.change(report).await?;
+    unreachable(federation, &stage, report).await?;
+    accesses::perform(&stage, &turned, report).await
 }
 
 /// Who plays.
-struct Stage {
-    desk: Desk,
-    members: Vec<Member>,
-    main: Member,
+pub(super) struct Stage {
+    pub(super) desk: Desk,
+    pub(super) members: Vec<Member>,
+    pub(super) main: Member,
 }
 
 impl Stage {
@@ -95,7 +97,7 @@ impl Stage {
         self.ask(report, name, &venue, &presentation, Purpose::Entry, want).await
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         report: &mut Report,
         name: &str,
@@ -104,10 +106,8 @@ impl Stage {
         purpose: Purpose,
         want: Ending,
     ) -> Result<()> {
-        let checkpoint = self.desk.checkpoint(venue)?;
-        let started = Instant::now();
-        let result = checkpoint.show(presentation, purpose).await?.map(|seen| seen.answer);
-        report.case(name, want, Ending::of(&result), started.elapsed().as_secs_f64() * 1000.0);
+        let (result, ms) = look(report, &self.desk.checkpoint(venue)?, presentation, purpose).await?;
+        report.case(name, want, Ending::of(&result), ms);
         Ok(())
     }
 
@@ -224,27 +224,21 @@ impl Stage {
         Checkpoint::new(venue.clone(), self.desk.standing(&dir)?, &self.desk.gateway_address()?)
     }
 
-    /// An operator turns a traveler red and green again; the next answer says so.
-    async fn change(&self, report: &mut Report) -> Result<()> {
+    /// An operator turns a traveler red and green again; the next answer says so. Returns their phone.
+    async fn change(&self, report: &mut Report) -> Result<Phone> {
         let (member, venue) = (self.main, self.away(self.main)?);
-        let person = traveler::people(&self.desk, member, Condition::Green)?.into_iter().next().context("a green")?;
-        let pass =
-            self.desk.backend(member)?.enroll(&person).await?.consent(&Wish::default(), SystemClock.now()).await?;
+        let (person, phone) = self.enroll(member).await?;
+        let pass = phone.consent(&Wish::default(), SystemClock.now()).await?;
         let policy = &self.desk.trust().policy;
         let label = |level| {
             let mut labels = policy.labels_meaning(member, proto::policy::Meaning::Level(level));
             labels.next().map(str::to_owned).context("every member has a green and a red")
         };
         let replicas = self.desk.checkpoints(&venue)?;
-        let look = async |checkpoint: &Checkpoint| -> Result<_> {
-            let started = Instant::now();
-            let presentation = pass.present(Some(&venue), SystemClock.now());
-            let result = checkpoint.show(&presentation, Purpose::Entry).await?.map(|seen| seen.answer);
-            Ok((result, started.elapsed().as_secs_f64() * 1000.0))
-        };
+        let present = || pass.present(Some(&venue), SystemClock.now());
         for (checkpoint, replica) in replicas.iter().zip(1..) {
             for name in ["first-look", "second-look"] {
-                let (result, ms) = look(checkpoint).await?;
+                let (result, ms) = look(report, checkpoint, &present(), Purpose::Entry).await?;
                 report.noted(&at(name, replica), PASS, Ending::of(&result), ms, &source_words(&result));
             }
         }
@@ -255,15 +249,26 @@ impl Stage {
             let acknowledged = Instant::now();
             for (checkpoint, replica) in replicas.iter().zip(1..) {
                 // Nobody asks for anything special; within a second it must be seen (I4).
-                let (mut result, mut ms) = look(checkpoint).await?;
+                let (mut result, mut ms) = look(report, checkpoint, &present(), Purpose::Entry).await?;
                 while Ending::of(&result) != want && acknowledged.elapsed() < Duration::from_secs(1) {
-                    (result, ms) = look(checkpoint).await?;
+                    (result, ms) = look(report, checkpoint, &present(), Purpose::Entry).await?;
                 }
                 let seen = format!("seen {:.1} ms after home's word", acknowledged.elapsed().as_secs_f64() * 1000.0);
                 report.noted(&at(name, replica), want, Ending::of(&result), ms, &seen);
             }
         }
-        Ok(())
+        Ok(phone)
+    }
+
+    /// A phone of its own for somebody green, and for one who has none yet if there is such a one.
+    pub(super) async fn enroll(&self, member: Member) -> Result<(SeededPerson, Phone)> {
+        let kept = |person: &SeededPerson| self.desk.layout().phone(member, person.index);
+        let mut people = traveler::people(&self.desk, member, Condition::Green)?;
+        people.sort_by_key(|person| kept(person).exists());
+        let person = people.into_iter().next().context("a green")?;
+        let phone = self.desk.backend(member)?.enroll(&person).await?;
+        phone.keep(&kept(&person))?;
+        Ok((person, phone))
     }
 
     async fn set_code(&self, member: Member, person: &SeededPerson, label: String) -> Result<()> {
@@ -308,12 +313,30 @@ async fn unreachable(federation: &mut Federation, stage: &Stage, report: &mut Re
     stage.ask(report, &format!("back-{member}"), &venue, &present(), Purpose::Entry, PASS).await
 }
 
+/// Shows a presentation to a venue, and keeps what came of it. With how long it took, in milliseconds.
+pub(super) async fn look(
+    report: &mut Report,
+    checkpoint: &Checkpoint,
+    presentation: &Presentation,
+    purpose: Purpose,
+) -> Result<(Result<RecognizeResponse, Status>, f64)> {
+    let cti = UnverifiedToken::parse(&presentation.token).map_err(|refusal| anyhow!("the token: {refusal}"))?.cti();
+    let started = Instant::now();
+    let shown = checkpoint.show(presentation, purpose).await?;
+    let ms = started.elapsed().as_secs_f64() * 1000.0;
+    let receipt = shown.as_ref().ok().map(|seen| seen.receipt.clone());
+    let result = shown.map(|seen| seen.answer);
+    let ending = Ending::of(&result);
+    report.asked.push(Asked { cti, venue: checkpoint.venue().clone(), purpose, ending, receipt });
+    Ok((result, ms))
+}
+
 /// The case's name at a replica; the first one is the gateway to whoever knows of no other.
-fn at(name: &str, replica: usize) -> String {
+pub(super) fn at(name: &str, replica: usize) -> String {
     if replica == 1 { name.to_owned() } else { format!("{name}-replica-{replica}") }
 }
 
-fn source_words(result: &Result<RecognizeResponse, Status>) -> String {
+pub(super) fn source_words(result: &Result<RecognizeResponse, Status>) -> String {
     match result {
         Ok(answer) => format!("from {}", answer.source().as_str_name().trim_start_matches("SOURCE_")),
         Err(_) => String::new(),
