@@ -119,10 +119,10 @@ impl Record {
         let commits =
             Commits::open(&dir.join(FILE), limits.max_refusals as u64, &space, clock, metrics, impaired.clone())?;
         let claims = commits.live_redemptions(now)?;
-        let reader = commits.reader(domain);
+        let (reader, disowned) = (commits.reader(domain), commits.disowned());
         let (queue, items) = mpsc::channel(limits.max_waiting);
         let writer = Writer::start(commits, items, limits.max_batch, blocking)?;
-        Ok((Self { queue, reader, space, disowned: Arc::default(), impaired }, writer, claims))
+        Ok((Self { queue, reader, space, disowned, impaired }, writer, claims))
     }
 
     /// For proofs and delivery.

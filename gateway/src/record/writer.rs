@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -134,6 +137,7 @@ pub(super) struct Commits {
     clock: Arc<dyn Clock>,
     metrics: RecordMetrics,
     impaired: Impaired,
+    disowned: Arc<AtomicBool>,
     failing: bool,
 }
 
@@ -181,12 +185,18 @@ impl Commits {
             clock,
             metrics,
             impaired,
+            disowned: Arc::default(),
             failing: false,
         })
     }
 
     pub(super) fn live_redemptions(&self, now: UnixTime) -> Result<Vec<Claim>, StoreError> {
         self.store.live_redemptions(now)
+    }
+
+    /// Says, once it is set, that nobody is to be answered whatever becomes durable.
+    pub(super) fn disowned(&self) -> Arc<AtomicBool> {
+        self.disowned.clone()
     }
 
     pub(super) fn reader(&self, domain: FederationDomain) -> Reader {
@@ -203,7 +213,7 @@ impl Commits {
                 self.metrics.records.add(batch.iter().filter(|item| item.record().is_some()).count() as u64, &[]);
                 if self.failing {
                     info!("the access record is durable again");
-                    self.impaired.set(false);
+                    self.impaired.set(self.disowned.load(Ordering::Relaxed));
                 }
                 self.failing = false;
                 committed
