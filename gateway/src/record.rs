@@ -10,6 +10,7 @@
 //! ```
 
 mod bench;
+mod journal;
 mod logs;
 mod reader;
 mod row;

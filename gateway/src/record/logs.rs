@@ -16,7 +16,7 @@ use proto::{
     time::UnixTime,
 };
 
-use super::row::RowBuilder;
+use super::{journal::Rows, row::RowBuilder};
 
 /// Subtrees of at least 2^8 leaves are stored by themselves; smaller ones are made of their records when they are asked for.
 pub(super) const BLOCK_LEVEL: u8 = 8;
@@ -80,14 +80,15 @@ pub(super) struct Append<'a> {
 #[derive(Debug)]
 pub(super) struct Staged {
     /// (log, index of its first record) → row.
-    pub(super) rows: Vec<((u8, u64), Vec<u8>)>,
+    pub(super) rows: Rows,
     /// (log, level, index) → a subtree's root.
     pub(super) nodes: Vec<((u8, u8, u64), Hash)>,
     /// All heads after it.
     pub(super) heads: Heads,
     /// It, signed.
     pub(super) signed: Arc<[u8]>,
-    number: u64,
+    /// Its number.
+    pub(super) number: u64,
     frontiers: BTreeMap<u8, Frontier>,
     tree: Tree,
     /// The index on its log of each record, in the commit's order.
@@ -144,12 +145,12 @@ impl Logs {
         Staged { rows, nodes, heads, signed, number, frontiers, tree, indexes }
     }
 
-    /// Takes up a commit that is durable.
-    pub(super) fn settle(&mut self, staged: Staged) -> Committed {
+    /// Takes up a commit that is durable; also returns its rows.
+    pub(super) fn settle(&mut self, staged: Staged) -> (Committed, Rows) {
         self.number = staged.number;
         self.frontiers.extend(staged.frontiers);
         self.heads = Arc::new(staged.heads);
-        Committed { signed: staged.signed, tree: staged.tree, indexes: staged.indexes }
+        (Committed { signed: staged.signed, tree: staged.tree, indexes: staged.indexes }, staged.rows)
     }
 }
 

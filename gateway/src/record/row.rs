@@ -65,7 +65,7 @@ impl Stored<'_> {
 }
 
 /// How many records a row says it has.
-fn count(row: &[u8]) -> Option<u64> {
+pub(super) fn count(row: &[u8]) -> Option<u64> {
     row.first_chunk::<COUNT>().map(|count| u32::from_be_bytes(*count).into())
 }
 
@@ -73,6 +73,17 @@ fn count(row: &[u8]) -> Option<u64> {
 pub(super) fn records(first: u64, row: &[u8]) -> Records<'_> {
     // A row without a whole head lacks at least one record.
     Records { index: first, left: count(row).unwrap_or(1), rest: row.get(COUNT..).unwrap_or_default() }
+}
+
+/// Rows that follow one another as one row.
+pub(super) fn join<'a>(rows: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let (mut joined, mut records) = (vec![0; COUNT], 0_u32);
+    for row in rows {
+        records += row.first_chunk::<COUNT>().map_or(0, |count| u32::from_be_bytes(*count));
+        joined.extend(row.get(COUNT..).unwrap_or_default());
+    }
+    joined[..COUNT].copy_from_slice(&records.to_be_bytes());
+    joined
 }
 
 /// What is left of a row from the record `from` on; `None` if nothing is.
@@ -138,6 +149,12 @@ mod tests {
         let rest = super::from(7, &row, 8).unwrap();
         assert!(super::records(8, &rest).all(|stored| stored.leaf(44).is_some()));
         assert_eq!((super::records(8, &rest).count(), super::from(7, &row, 9)), (1, None));
+        let mut more = RowBuilder::new();
+        more.push(b"three", &leaf(9, b"three"));
+        let joined = join([row.as_slice(), &more.finish()].into_iter());
+        let mut all = super::records(7, &joined);
+        assert!(all.by_ref().all(|stored| stored.leaf(44).is_some()) && all.is_whole());
+        assert_eq!(super::records(7, &joined).last().map(|last| (last.index, last.record)), Some((9, &b"three"[..])));
         for cut in 0..row.len() {
             let mut records = super::records(7, &row[..cut]);
             let _ = records.by_ref().count();

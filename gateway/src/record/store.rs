@@ -24,6 +24,7 @@ use redb::{
 use thiserror::Error;
 
 use super::{
+    journal::{self, Journal},
     logs::{BLOCK, BLOCK_LEVEL, Heads, LogKey, Staged},
     row,
 };
@@ -31,6 +32,8 @@ use crate::redemption::Claim;
 
 /// (log, index of the first record) → a row. Logs are numbered as in `proto::log`.
 pub(super) const RECORDS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("records");
+/// number of a commit → its rows (`journal`), until they go to their logs: whatever is in here follows what is there.
+pub(super) const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("journal");
 /// (log, level, index) → the root of a subtree of at least one block.
 pub(super) const NODES: TableDefinition<'_, (u8, u8, u64), [u8; 32]> = TableDefinition::new("nodes");
 /// log → where its records begin: what was before is trimmed.
@@ -129,6 +132,8 @@ impl Damage {
 /// What one commit writes beside its records.
 #[derive(Debug, Default)]
 pub(super) struct Also<'a> {
+    /// The journal, if its rows go to their logs now.
+    pub(super) fold: Option<&'a Journal>,
     /// Redemptions.
     pub(super) claims: Vec<&'a Claim>,
     /// What home has a receipt for.
@@ -230,6 +235,7 @@ fn settle(database: &Database) -> Result<LogKey, StoreError> {
     let make = || -> Result<Option<Vec<u8>>, redb::Error> {
         let transaction = database.begin_write()?;
         transaction.open_table(RECORDS)?;
+        transaction.open_table(JOURNAL)?;
         transaction.open_table(NODES)?;
         transaction.open_table(TRIMMED)?;
         transaction.open_table(DELIVERED)?;
@@ -309,6 +315,9 @@ fn write(
     max_refusals: u64,
 ) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
+    if let Some(journal) = also.fold {
+        fold(&transaction, journal)?;
+    }
     if let Some(staged) = staged {
         append(&transaction, staged)?;
         let own = staged.heads.get(&0xff).map_or(0, |head| head.size);
@@ -324,11 +333,18 @@ fn write(
     Ok(())
 }
 
-fn append(transaction: &WriteTransaction, staged: &Staged) -> Result<(), redb::Error> {
+/// The journal's rows go to their logs.
+fn fold(transaction: &WriteTransaction, journal: &Journal) -> Result<(), redb::Error> {
     let mut records = transaction.open_table(RECORDS)?;
-    for (key, row) in &staged.rows {
-        records.insert(*key, row.as_slice())?;
+    for (key, row) in journal.joined() {
+        records.insert(key, row.as_slice())?;
     }
+    transaction.open_table(JOURNAL)?.retain(|_, _| false)?;
+    Ok(())
+}
+
+fn append(transaction: &WriteTransaction, staged: &Staged) -> Result<(), redb::Error> {
+    transaction.open_table(JOURNAL)?.insert(staged.number, journal::encode(&staged.rows).as_slice())?;
     if !staged.nodes.is_empty() {
         let mut nodes = transaction.open_table(NODES)?;
         for (key, hash) in &staged.nodes {
@@ -367,14 +383,15 @@ fn trim(transaction: &WriteTransaction, log: u8, before: u64, keep_from: Option<
     let mut reached = base;
     for entry in records.range((log, base)..(log, before))?.take(MAX_TRIMMED_ROWS) {
         let (key, row) = entry?;
-        let last = row::records(key.value().1, row.value()).last();
-        let Some(last) = last else { break };
-        let time = time_and_caller(last.record).map(|(time, _)| time);
-        if keep_from.is_some_and(|from| time.is_none_or(|time| time >= from)) {
+        let is_old =
+            |record: &[u8]| keep_from.is_none_or(|from| time_and_caller(record).is_some_and(|(time, _)| time < from));
+        let mut records = row::records(key.value().1, row.value());
+        reached =
+            records.by_ref().take_while(|stored| is_old(stored.record)).last().map_or(reached, |last| last.index + 1);
+        gone.insert(key.value().1, None);
+        if !records.is_whole() || reached >= before {
             break;
         }
-        gone.insert(key.value().1, None);
-        reached = last.index + 1;
     }
     let base = reached.min(before) / BLOCK * BLOCK;
     gone.retain(|first, _| *first < base);

@@ -38,7 +38,7 @@ use super::{
     Damage, FILE, LogTool, StoreError,
     reader::Reader,
     space::{Space, SpaceLimits},
-    store::{COMMIT, DELIVERED, HEADS, META, NODES, RECORDS, TRIMMED},
+    store::{COMMIT, DELIVERED, HEADS, JOURNAL, META, NODES, RECORDS, TRIMMED},
     writer::{Commits, Item},
 };
 use crate::{metrics::RecordMetrics, redemption::Claim};
@@ -257,8 +257,8 @@ fn what_waits_is_found_again_and_refusals_are_bounded() {
     drop(written);
     let mut written = Written::open_with(dir.path(), 256).unwrap();
     assert_eq!(written.space.waiting(member("44")), 10 * each);
-    for _ in 0..7 {
-        assert!(written.commits.commit(&mut (0..100).map(|_| refusal()).collect()));
+    for _ in 0..70 {
+        assert!(written.commits.commit(&mut (0..10).map(|_| refusal()).collect()));
     }
     let kept = LogTool::open(dir.path()).unwrap().logs().unwrap();
     assert_eq!(kept[1], (Realm::Gateway, 512, 700));
@@ -341,6 +341,14 @@ enum Tampering {
     Repeat { row: prop::sample::Index },
     /// A whole log is gone.
     Forget { log: prop::sample::Index },
+    /// Another bit of a commit in the journal.
+    FlipCommit { commit: prop::sample::Index, bit: prop::sample::Index },
+    /// A commit in the journal is cut short.
+    CutCommit { commit: prop::sample::Index, to: prop::sample::Index },
+    /// A commit in the journal is gone.
+    DropCommit { commit: prop::sample::Index },
+    /// Two commits in the journal change places.
+    SwapCommits { one: prop::sample::Index, other: prop::sample::Index },
 }
 
 fn tampering() -> impl Strategy<Value = Tampering> {
@@ -354,6 +362,10 @@ fn tampering() -> impl Strategy<Value = Tampering> {
         1 => (index(), index()).prop_map(|(row, at)| Tampering::Reorder { row, at }),
         1 => index().prop_map(|row| Tampering::Repeat { row }),
         1 => index().prop_map(|log| Tampering::Forget { log }),
+        3 => (index(), index()).prop_map(|(commit, bit)| Tampering::FlipCommit { commit, bit }),
+        1 => (index(), index()).prop_map(|(commit, to)| Tampering::CutCommit { commit, to }),
+        1 => index().prop_map(|commit| Tampering::DropCommit { commit }),
+        1 => (index(), index()).prop_map(|(one, other)| Tampering::SwapCommits { one, other }),
     ]
 }
 
@@ -370,6 +382,12 @@ impl Tampering {
         let transaction = database.begin_write().unwrap();
         let done = {
             let mut records = transaction.open_table(RECORDS).unwrap();
+            let mut journal = transaction.open_table(JOURNAL).unwrap();
+            let commits: Vec<(u64, Vec<u8>)> = journal
+                .iter()
+                .unwrap()
+                .map(|commit| commit.map(|(number, value)| (number.value(), value.value().to_vec())).unwrap())
+                .collect();
             let rows: Vec<((u8, u64), Vec<u8>)> = records
                 .iter()
                 .unwrap()
@@ -465,6 +483,26 @@ impl Tampering {
                     let _ = first;
                     true
                 }
+                Self::FlipCommit { commit, bit } => {
+                    let (number, value) = commit.get(&commits);
+                    journal.insert(*number, flip(value, bit).as_slice()).unwrap();
+                    true
+                }
+                Self::CutCommit { commit, to } => {
+                    let (number, value) = commit.get(&commits);
+                    journal.insert(*number, &value[..to.index(value.len())]).unwrap();
+                    true
+                }
+                Self::DropCommit { commit } => {
+                    journal.remove(commit.get(&commits).0).unwrap();
+                    true
+                }
+                Self::SwapCommits { one, other } => {
+                    let ((a, of_a), (b, of_b)) = (one.get(&commits), other.get(&commits));
+                    journal.insert(*a, of_b.as_slice()).unwrap();
+                    journal.insert(*b, of_a.as_slice()).unwrap();
+                    of_a != of_b
+                }
                 Self::Forget { log } => {
                     let log = *log.get(&[44_u8, 51, 255]);
                     for (key, _) in rows.iter().filter(|((of, _), _)| *of == log) {
@@ -484,11 +522,12 @@ fn template() -> &'static (TempDir, TrustList) {
     static TEMPLATE: std::sync::OnceLock<(TempDir, TrustList)> = std::sync::OnceLock::new();
     TEMPLATE.get_or_init(|| {
         let (dir, mut written) = written();
-        written.put("44", 900, 60, NOW);
         written.put("51", 40, 7, NOW);
         assert!(written.commits.commit(&mut (0..5).map(|_| refusal()).collect()));
-        written.deliver("44", 700, NOW.plus(Duration::from_secs(1)));
+        written.put("44", 900, 10, NOW);
+        written.deliver("44", 600, NOW.plus(Duration::from_secs(1)));
         assert_eq!(written.reader().kept_from(member("44")).unwrap(), 512);
+        written.put("44", 40, 7, NOW);
         let list = written.list();
         drop(written);
         assert_eq!(damages(dir.path(), &list), []);
@@ -520,12 +559,14 @@ proptest! {
     #[test]
     fn a_flipped_record_is_named(record in any::<prop::sample::Index>(), bit in any::<prop::sample::Index>()) {
         let copy = copy_of_template();
-        let index = 512 + record.index(900 - 512) as u64;
+        let index;
         {
             let database = Database::open(copy.path().join(FILE)).unwrap();
             let transaction = database.begin_write().unwrap();
             {
                 let mut records = transaction.open_table(RECORDS).unwrap();
+                let end = end_of(&records, 44);
+                index = 512 + record.index(end as usize - 512) as u64;
                 let (key, row) = records.range((44, 0)..=(44, index)).unwrap().next_back().unwrap().map(|(k, v)| (k.value(), v.value().to_vec())).unwrap();
                 let (mut row, mut at) = (row, 4);
                 for _ in key.1..index {
@@ -563,13 +604,21 @@ proptest! {
     }
 }
 
+/// Where the rows of a log end that are not in the journal.
+fn end_of(records: &redb::Table<'_, (u8, u64), &'static [u8]>, log: u8) -> u64 {
+    let (key, row) = records.range((log, 0)..=(log, u64::MAX)).unwrap().next_back().unwrap().unwrap();
+    key.value().1 + u64::from(u32::from_be_bytes(row.value()[..4].try_into().unwrap()))
+}
+
 #[test]
 fn a_store_that_was_altered_is_not_gone_on_with() {
     let copy = copy_of_template();
     let database = Database::open(copy.path().join(FILE)).unwrap();
     let transaction = database.begin_write().unwrap();
+    let end;
     {
         let mut records = transaction.open_table(RECORDS).unwrap();
+        end = end_of(&records, 44);
         let (key, mut row) = {
             let (key, row) = records.range((44, 0)..=(44, 899)).unwrap().next_back().unwrap().unwrap();
             (key.value(), row.value().to_vec())
@@ -581,5 +630,5 @@ fn a_store_that_was_altered_is_not_gone_on_with() {
     transaction.commit().unwrap();
     drop(database);
     let refused = Written::open(copy.path()).err().expect("nobody pretends");
-    assert!(matches!(&refused, StoreError::Damaged(damage) if damage.index == Some(899)), "{refused}");
+    assert!(matches!(&refused, StoreError::Damaged(damage) if damage.index == Some(end - 1)), "{refused}");
 }

@@ -51,6 +51,12 @@ pub struct Verified {
 pub(super) fn check_store(view: &View, path: &Path) -> Result<(u64, Heads), StoreError> {
     let (commit, heads) = (view.commit()?, view.heads()?);
     let number = commit.map_or(0, |commit| commit.number);
+    let journal = view.journal()?;
+    // It has the last commits, all of them up to the last.
+    let expected = number.saturating_sub(journal.len() as u64)..number;
+    if !journal.iter().map(|(number, _)| number - 1).eq(expected) {
+        return Err(Damage::of_store("its journal does not have the last commits").into());
+    }
     match commit {
         None if heads.is_empty() => {}
         None => return Err(Damage::of_store("its heads have no commit").into()),

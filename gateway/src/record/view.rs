@@ -8,15 +8,19 @@ use proto::log::{
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 
 use super::{
+    journal::{self, Rows},
     logs::{BLOCK, BLOCK_LEVEL, Heads, LogKey},
     row::{self, Stored},
-    store::{COMMIT, DELIVERED, Damage, HEADS, META, NODES, RECORDS, StoreError, TRIMMED, decode_heads, read_key},
+    store::{
+        COMMIT, DELIVERED, Damage, HEADS, JOURNAL, META, NODES, RECORDS, StoreError, TRIMMED, decode_heads, read_key,
+    },
 };
 
 /// One moment of the store.
 pub(crate) struct View {
     key: LogKey,
     records: ReadOnlyTable<(u8, u64), &'static [u8]>,
+    journal: ReadOnlyTable<u64, &'static [u8]>,
     nodes: ReadOnlyTable<(u8, u8, u64), Hash>,
     trimmed: ReadOnlyTable<u8, u64>,
     delivered: ReadOnlyTable<u8, (u64, &'static [u8])>,
@@ -37,6 +41,7 @@ impl View {
             Ok(Self {
                 key,
                 records: transaction.open_table(RECORDS)?,
+                journal: transaction.open_table(JOURNAL)?,
                 nodes: transaction.open_table(NODES)?,
                 trimmed: transaction.open_table(TRIMMED)?,
                 delivered: transaction.open_table(DELIVERED)?,
@@ -96,6 +101,10 @@ impl View {
             for entry in self.records.iter()? {
                 logs.push(entry?.0.value().0);
             }
+            for entry in self.journal.iter()? {
+                let (_, value) = entry?;
+                logs.extend(journal::decode(value.value()).into_iter().flatten().map(|((log, _), _)| log));
+            }
             for entry in self.nodes.iter()? {
                 logs.push(entry?.0.value().0);
             }
@@ -111,6 +120,22 @@ impl View {
         logs.sort_unstable();
         logs.dedup();
         Ok(logs)
+    }
+
+    /// What waits in the journal, commit by commit.
+    pub(super) fn journal(&self) -> Result<Vec<(u64, Rows)>, StoreError> {
+        let read = || -> Result<Vec<_>, redb::Error> {
+            let entries = self.journal.iter()?;
+            let entries = entries.map(|entry| entry.map(|(number, value)| (number.value(), value.value().to_vec())));
+            Ok(entries.collect::<Result<_, _>>()?)
+        };
+        let mut commits = Vec::new();
+        for (number, value) in read().map_err(Box::new)? {
+            let rows =
+                journal::decode(&value).ok_or_else(|| Damage::of_store(format!("commit {number} is no journal's")))?;
+            commits.push((number, rows.into_iter().map(|(key, row)| (key, row.to_vec())).collect()));
+        }
+        Ok(commits)
     }
 
     /// One log.
@@ -130,7 +155,8 @@ impl LogView<'_> {
         self.log
     }
 
-    /// Walks rows from the one that has `from` on: their first index and their bytes, until `each` returns false.
+    /// Walks rows from the one that has `from` on, those in the journal behind the log's own: their first index and their
+    /// bytes, until `each` returns false.
     pub(super) fn rows(
         &self,
         from: u64,
@@ -142,8 +168,18 @@ impl LogView<'_> {
         let start = before.transpose().map_err(failed)?.map_or(from, |(key, _)| key.value().1);
         for entry in table.range((self.log, start)..=(self.log, u64::MAX)).map_err(failed)? {
             let (key, row) = entry.map_err(failed)?;
-            if !each(key.value().1, row.value())? {
-                break;
+            let first = key.value().1;
+            if !is_before(first, row.value(), from) && !each(first, row.value())? {
+                return Ok(());
+            }
+        }
+        for entry in self.view.journal.iter().map_err(failed)? {
+            let (number, value) = entry.map_err(failed)?;
+            let no_journal = || Damage::of_store(format!("commit {} is no journal's", number.value()));
+            for ((log, first), row) in journal::decode(value.value()).ok_or_else(no_journal)? {
+                if log == self.log && !is_before(first, row, from) && !each(first, row)? {
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -218,6 +254,11 @@ impl Nodes for LogView<'_> {
         }
         Ok(subtree.root())
     }
+}
+
+/// Whether all of a row is before an index.
+fn is_before(first: u64, row: &[u8], index: u64) -> bool {
+    row::count(row).is_some_and(|count| first.saturating_add(count) <= index)
 }
 
 /// The head of a log in heads; of a log without a record there is none.

@@ -33,6 +33,7 @@ use tracing::{error, info, warn};
 
 pub(super) use super::logs::Committed;
 use super::{
+    journal::Journal,
     logs::{Append, BLOCK, Heads, LogKey, Logs},
     reader::Reader,
     space::Space,
@@ -131,6 +132,7 @@ pub(super) struct Commits {
     store: Store,
     key: LogKey,
     logs: Logs,
+    journal: Journal,
     witness: Witness,
     published: Arc<ArcSwap<Heads>>,
     space: Arc<Space>,
@@ -174,6 +176,7 @@ impl Commits {
             info!(key = %key.kid(), "new access logs begin: the trust list must have their key");
         }
         let logs = Logs::new(key.clone(), number, frontiers);
+        let journal = journal(&view)?;
         Ok(Self {
             path: path.to_owned(),
             published: Arc::new(ArcSwap::new(logs.heads())),
@@ -182,6 +185,7 @@ impl Commits {
             store,
             key,
             logs,
+            journal,
             clock,
             metrics,
             impaired,
@@ -252,13 +256,21 @@ impl Commits {
         let now = self.clock.now();
         let appends = || batch.iter().filter_map(Item::append);
         let staged = appends().next().is_some().then(|| self.logs.stage(appends(), now));
-        let also = Also {
-            claims: batch.iter().filter_map(Item::claim).collect(),
-            delivered: batch.iter().filter_map(Item::delivered).collect(),
-        };
+        let delivered: Vec<_> = batch.iter().filter_map(Item::delivered).collect();
+        // What is to be trimmed is on its log first.
+        let held_up =
+            |delivered: &Delivered<'_>| self.journal.holds_before(delivered.log, delivered.size / BLOCK * BLOCK);
+        let fold = self.journal.is_full() || delivered.iter().any(held_up);
+        let claims = batch.iter().filter_map(Item::claim).collect();
+        let also = Also { fold: fold.then_some(&self.journal), claims, delivered };
         self.store.commit(staged.as_ref(), &also, now)?;
+        if fold {
+            self.journal.clear();
+        }
         let Some(staged) = staged else { return Ok(None) };
-        let committed = Arc::new(self.logs.settle(staged));
+        let (committed, rows) = self.logs.settle(staged);
+        self.journal.push(rows);
+        let committed = Arc::new(committed);
         if let Err(error) = self.witness.note(&committed.signed) {
             warn!(%error, "the witness of the access record cannot be written: a rollback of it would not be seen here");
         }
@@ -275,9 +287,16 @@ impl Commits {
             frontiers.insert(*log, walk(&view.log(*log), &heads, head.size / BLOCK * BLOCK, None, |_, _| ())?);
         }
         self.logs = Logs::new(self.key.clone(), number, frontiers);
+        self.journal = journal(&view)?;
         self.published.store(self.logs.heads());
         Ok(())
     }
+}
+
+fn journal(view: &View) -> Result<Journal, StoreError> {
+    let mut journal = Journal::default();
+    view.journal()?.into_iter().for_each(|(_, rows)| journal.push(rows));
+    Ok(journal)
 }
 
 fn view(store: &Store) -> Result<View, StoreError> {
