@@ -4,12 +4,16 @@
 //!
 //! ```text
 //! kill       the gateway killed at random moments under load: no acknowledged answer is lost or there twice
+//! away       a member's node that is away for long: what waits for it, and how it comes home
+//! flood      forged tokens as fast as they are refused
 //! callers    venues that ask without end, and note every answer they have in hand
 //! check      what they noted and what homes hold, compared
 //! site       a federation of programs that are started again, and what is on their disks
 //! ```
 
+pub mod away;
 pub mod callers;
 pub mod check;
+pub mod flood;
 pub mod kill;
 pub mod site;

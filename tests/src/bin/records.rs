@@ -5,7 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use tests::{freshness::figures::Report, records::kill::Kill};
+use tests::{
+    freshness::figures::Report,
+    records::{away::Away, kill::Kill},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Whether what was answered is on record. Exit 1 if what was promised does not hold.
@@ -23,6 +26,8 @@ struct Arguments {
 enum Command {
     /// The gateway is killed at random moments under load: no acknowledged answer is lost, or at home twice.
     Kill(Kill),
+    /// A member's node is away under load: what waits for it comes home when it is back, and nobody else is harmed.
+    Away(Away),
 }
 
 #[tokio::main]
@@ -50,6 +55,7 @@ async fn measure(command: &Command) -> Result<Box<dyn Report>> {
 
 async fn run(command: &Command) -> Result<Box<dyn Report>> {
     Ok(match command {
+        Command::Away(away) => Box::new(away.run().await?),
         Command::Kill(kill) => Box::new(kill.run().await?),
     })
 }

@@ -1,7 +1,7 @@
 //! The gateway is killed at random moments under load, again and again, and started again from what it left; nodes too if
 //! that is wanted. Whatever answer a caller has in hand is at its home afterwards, once, where its receipt says (I2).
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -14,7 +14,7 @@ use tongxing::{desk::Desk, layout::Layout};
 use super::{
     callers::{Callers, Ends, Load, Notes, line, rate},
     check::{Verdict, check},
-    site::{Site, until_listening},
+    site::{Site, log, until_listening},
 };
 use crate::{
     freshness::figures::{Report, Spread, milliseconds},
@@ -231,11 +231,6 @@ async fn node_deaths(nodes: &mut BTreeMap<Member, Program>, desk: &Desk, stop: &
         nodes.insert(member, node);
     }
     Ok(u32::MAX)
-}
-
-/// Where a program writes what it says.
-fn log(layout: &Layout, name: &str) -> PathBuf {
-    layout.dir().join(format!("{name}.log"))
 }
 
 fn drawn() -> u64 {

@@ -139,6 +139,11 @@ impl Site {
         Ok(LogTool::open(&self.gateway_config()?.data_dir)?)
     }
 
+    /// What names them.
+    pub fn log_id(&self) -> Result<LogId> {
+        Ok(LogId::of(self.logs()?.key()))
+    }
+
     fn gateway_config(&self) -> Result<gateway::config::Config> {
         Ok(gateway::config::Config::read(&self.gateway_file())?)
     }
@@ -240,6 +245,11 @@ pub async fn until_listening(program: &mut Program, address: &str, log: &Path) -
         }
         sleep(EVERY).await;
     }
+}
+
+/// Where a program writes what it says.
+pub fn log(layout: &Layout, name: &str) -> PathBuf {
+    layout.dir().join(format!("{name}.log"))
 }
 
 fn last_lines(log: &Path) -> String {
