@@ -6,6 +6,7 @@
 //! forge         signed objects made by hand
 //! freshness     how soon a change is seen, and what is said while programs stand still
 //! load          presentations at a rate, and what it costs to recognise them
+//! records       what is on record after programs were killed, and while a member is away
 //! wire          connections and messages that no client of ours would make
 //! ```
 
@@ -14,4 +15,5 @@ pub mod conformance;
 pub mod forge;
 pub mod freshness;
 pub mod load;
+pub mod records;
 pub mod wire;

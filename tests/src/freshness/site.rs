@@ -136,7 +136,7 @@ impl Site {
 }
 
 /// What a program has counted under a name, by labels.
-async fn counts(private: SocketAddr, name: &str) -> Result<BTreeMap<String, u64>> {
+pub async fn counts(private: SocketAddr, name: &str) -> Result<BTreeMap<String, u64>> {
     let text = timeout(METRICS, get(private, "/metrics")).await??;
     let lines = text.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
     lines.map(|(labels, value)| Ok((labels.to_owned(), value.parse::<f64>()? as u64))).collect()

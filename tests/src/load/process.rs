@@ -33,9 +33,10 @@ pub struct Used {
 }
 
 impl Program {
-    /// Starts a program; what it says goes to a file.
+    /// Starts a program; what it says goes to a file, behind what is there.
     pub fn start(name: &str, program: &Path, arguments: &[&str], log: &Path) -> Result<Self> {
-        let log = fs::File::create(log).with_context(|| log.display().to_string())?;
+        let opened = fs::OpenOptions::new().create(true).append(true).open(log);
+        let log = opened.with_context(|| log.display().to_string())?;
         let child = Command::new(program)
             .args(arguments)
             .env("RUST_LOG", "warn")
@@ -67,11 +68,28 @@ impl Program {
         }
         Ok(used(self.child.id())?)
     }
+
+    /// Ends it at once, whatever it is at (SIGKILL).
+    ///
+    /// # Errors
+    /// If it has ended by itself before.
+    pub fn kill(mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("{} ended by itself: {status}", self.name);
+        }
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
 }
 
 impl Drop for Program {
     /// Asks it to stop, and kills it if it does not: nothing that was started stays behind.
     fn drop(&mut self) {
+        // The id of one that has ended may be somebody else's by now.
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
         // What stands still cannot hear; to what does not stand still, going on is nothing.
         let asked = signal(self.child.id(), "CONT").and_then(|()| signal(self.child.id(), "TERM"));
         let deadline = std::time::Instant::now() + STOP;
@@ -197,6 +215,11 @@ mod tests {
         standstill.begin().unwrap();
         drop(running);
         assert!(used(id).is_err() && standstill.begin().is_err(), "it is still there");
+        let killed = Program::start("sleep", Path::new("sleep"), &["60"], log.path()).unwrap();
+        let id = killed.id();
+        killed.kill().unwrap();
+        assert!(used(id).is_err());
+        assert!(ended.kill().is_err(), "it was not there any more");
         assert!(Program::start("none", Path::new("/nowhere/none"), &[], log.path()).is_err());
     }
 }

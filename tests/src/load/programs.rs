@@ -1,11 +1,14 @@
 //! A federation's gateway replicas and nodes, each a program of its own, on this machine's own addresses.
 //!
 //! In three steps, so that a measurement can put something between: [`ready`] makes what is on disk, [`redirect`] has the
-//! gateway reach nodes at other addresses than they listen at, [`Programs::start`] starts.
+//! gateway reach nodes at other addresses than they listen at, [`Programs::start`] starts. One that was ended can be started
+//! again, from what it left: [`gateway`], [`node`].
 
 use std::{
     collections::BTreeMap,
     fs,
+    net::{Ipv4Addr, SocketAddr},
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -19,14 +22,15 @@ use gateway::{
 use proto::{
     envelope::MAX_LIFE,
     member::Member,
+    random::SystemRandom,
     time::{Clock, SystemClock},
 };
 use tokio::{
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     time::{Instant, sleep},
 };
 use tongxing::{
-    addresses::{Bound, Ports},
+    addresses::{Addresses, Pair},
     desk::Desk,
     layout::Layout,
     options::PolicyName,
@@ -37,6 +41,9 @@ use super::process::Program;
 
 /// How long the programs have to begin.
 const START: Duration = Duration::from_secs(30);
+/// Below the kernel's own, which begin at 32768 (`net.ipv4.ip_local_port_range`), and above those that are documented.
+const FREE_PORTS: Range<u16> = 12_000..32_000;
+const FREE_PORT_TRIES: usize = 1000;
 
 /// What is to be started.
 #[derive(Clone, Debug)]
@@ -68,8 +75,7 @@ pub async fn ready(layout: &Layout, wanted: &Wanted) -> Result<Desk> {
         ..Plan::default()
     };
     let _lock = Lock::take(layout)?;
-    // Bound to find free ports, and let go for the programs to take.
-    let addresses = Bound::bind(&plan.members()?, wanted.gateways.into(), Ports::Any).await?.addresses()?;
+    let addresses = free_addresses(&plan.members()?, wanted.gateways.into()).await?;
     prepare(layout, &plan, &addresses, SystemClock.now())?;
     for replica in 1..=wanted.gateways.into() {
         let path = layout.gateway(replica).join("gateway.toml");
@@ -101,19 +107,59 @@ impl Programs {
         let (layout, prepared) = (desk.layout(), desk.prepared());
         let mut programs = Self { gateways: Vec::new(), nodes: BTreeMap::new() };
         for member in prepared.plan.members()? {
-            let config = layout.node(member).join("node.toml");
-            programs.nodes.insert(member, serve(layout, &format!("node-{member}"), "province-stub", &config)?);
+            programs.nodes.insert(member, node(layout, member)?);
         }
         for replica in 1..=prepared.addresses.gateways.len() {
-            let name = if replica == 1 { "gateway".to_owned() } else { format!("gateway-{replica}") };
-            let config = layout.gateway(replica).join("gateway.toml");
-            programs.gateways.push(serve(layout, &name, "gateway", &config)?);
+            programs.gateways.push(gateway(layout, replica)?);
         }
         for pair in prepared.addresses.nodes.values().chain(&prepared.addresses.gateways) {
             listening(&pair.public).await?;
         }
         Ok(programs)
     }
+}
+
+/// Starts a gateway replica, the first being 1.
+pub fn gateway(layout: &Layout, replica: usize) -> Result<Program> {
+    let name = if replica == 1 { "gateway".to_owned() } else { format!("gateway-{replica}") };
+    serve(layout, &name, "gateway", &layout.gateway(replica).join("gateway.toml"))
+}
+
+/// Starts a member's node.
+pub fn node(layout: &Layout, member: Member) -> Result<Program> {
+    serve(layout, &format!("node-{member}"), "province-stub", &layout.node(member).join("node.toml"))
+}
+
+/// Free addresses for programs that may be ended and started again: with ports that the kernel gives to no connection, one
+/// of which would otherwise stand where a program wants to listen again.
+async fn free_addresses(members: &[Member], gateways: usize) -> Result<Addresses> {
+    let mut bound = Vec::new();
+    let mut pair = async || -> Result<Pair> {
+        let (public, private) = (free_port(&mut bound).await?, free_port(&mut bound).await?);
+        Ok(Pair { public: public.to_string(), private })
+    };
+    let mut addresses = Addresses { gateways: Vec::new(), nodes: BTreeMap::new() };
+    for _ in 0..gateways {
+        addresses.gateways.push(pair().await?);
+    }
+    for member in members {
+        addresses.nodes.insert(member.to_string(), pair().await?);
+    }
+    Ok(addresses)
+}
+
+/// Bound to find it, and let go with all others for the programs to take.
+async fn free_port(bound: &mut Vec<TcpListener>) -> Result<SocketAddr> {
+    for _ in 0..FREE_PORT_TRIES {
+        let drawn = u16::from_be_bytes(proto::random::bytes(&SystemRandom));
+        let port = FREE_PORTS.start + drawn % (FREE_PORTS.end - FREE_PORTS.start);
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            let address = listener.local_addr()?;
+            bound.push(listener);
+            return Ok(address);
+        }
+    }
+    bail!("no free port on 127.0.0.1 in {FREE_PORTS:?}");
 }
 
 fn serve(layout: &Layout, name: &str, binary: &str, config: &Path) -> Result<Program> {
