@@ -142,6 +142,58 @@ impl MapBuilder {
     }
 }
 
+/// Writes an array of at most 23 items as it will stand: the caller sees to it that there are as many as it says.
+#[derive(Debug)]
+pub struct ArrayWriter(Vec<u8>);
+
+impl ArrayWriter {
+    /// An array of so many items, with room for this many bytes.
+    pub fn new(items: u8, bytes: usize) -> Self {
+        debug_assert!(items < 24, "its head has one byte");
+        let mut out = Vec::with_capacity(bytes);
+        out.push(ARRAY | items);
+        Self(out)
+    }
+
+    /// Adds an unsigned integer.
+    #[must_use]
+    pub fn uint(mut self, value: u64) -> Self {
+        head(&mut self.0, 0, value);
+        self
+    }
+
+    /// Adds a byte string.
+    #[must_use]
+    pub fn bytes(mut self, value: &[u8]) -> Self {
+        head(&mut self.0, 2, value.len() as u64);
+        self.0.extend_from_slice(value);
+        self
+    }
+
+    /// Adds a text.
+    #[must_use]
+    pub fn text(mut self, value: &str) -> Self {
+        head(&mut self.0, 3, value.len() as u64);
+        self.0.extend_from_slice(value.as_bytes());
+        self
+    }
+
+    /// Adds an array of byte strings.
+    #[must_use]
+    pub fn byte_strings<const N: usize>(mut self, values: &[[u8; N]]) -> Self {
+        head(&mut self.0, 4, values.len() as u64);
+        values.iter().fold(self, |array, value| array.bytes(value))
+    }
+
+    /// The array's deterministic encoding.
+    pub fn finish(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// An array without items.
+const ARRAY: u8 = 4 << 5;
+
 /// Writes a map as it will stand, for what is written many thousand times a second: keys of 1 to 23 in ascending order, each
 /// once, which the caller sees to; no [`Value`] is made.
 #[derive(Debug)]
@@ -382,6 +434,11 @@ mod tests {
             assert_eq!(written.finish(), built.encode());
         }
         assert_eq!(MapWriter::with_capacity(0).finish(), MapBuilder::new().encode());
+        let written =
+            ArrayWriter::new(4, 0).uint(300).text("x").bytes(&[7; 40]).byte_strings(&[[1; 2], [3; 2]]).finish();
+        let hashes = [[1_u8; 2], [3; 2]].map(|hash| Value::from(hash.to_vec()));
+        let built = [Value::from(300), "x".into(), vec![7_u8; 40].into(), hashes.to_vec().into()];
+        assert_eq!(Some(written), encode(&Value::Array(built.to_vec())));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -164,6 +166,8 @@ pub(super) struct Store {
 impl Store {
     /// Opens the store, or makes one with a key of its own.
     pub(super) fn open(path: &Path, max_refusals: u64) -> Result<(Self, LogKey), StoreError> {
+        // The logs' private key is in it: its owner's alone.
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
         let database = builder().create(path).map_err(|error| open_error(path, error))?;
         let key = settle(&database)?;
         let database = Arc::new(ArcSwapOption::from_pointee(database));

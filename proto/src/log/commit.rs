@@ -12,7 +12,7 @@ use super::{
     record::{Entry, MAX_RECORD_BYTES},
 };
 use crate::{
-    cbor::{self, Fields, MapBuilder},
+    cbor::{self, ArrayWriter, Fields, MapBuilder},
     cose::{self, MAX_OBJECT_BYTES, Unverified},
     identity::Realm,
     refusal::{Object, Reason, Refusal},
@@ -66,11 +66,12 @@ pub struct Head {
 
 /// The leaf of a record in its commit's tree.
 pub fn commit_leaf(owner: Realm, index: u64, record: &Hash) -> Hash {
-    let mut leaf = [0; 41];
-    leaf[0] = owner_number(owner);
-    leaf[1..9].copy_from_slice(&index.to_be_bytes());
-    leaf[9..].copy_from_slice(record);
-    merkle::leaf_hash(&leaf)
+    // The first 0 is what makes it a leaf.
+    let mut leaf = [0; 42];
+    leaf[1] = owner_number(owner);
+    leaf[2..10].copy_from_slice(&index.to_be_bytes());
+    leaf[10..].copy_from_slice(record);
+    sha256(&leaf)
 }
 
 /// The hash of the heads of a replica's logs, in the order of their owners' numbers.
@@ -168,18 +169,17 @@ pub struct OnRecord {
 
 impl AccessReceipt {
     /// The receipt's bytes.
-    pub fn encode(self) -> Vec<u8> {
-        let path: Vec<Value> = self.path.iter().map(|hash| Value::from(hash.as_slice())).collect();
-        let receipt = Value::Array(vec![
-            VERSION.into(),
-            self.owner.to_string().into(),
-            self.index.into(),
-            self.record.into(),
-            self.position.into(),
-            path.into(),
-            self.commit.into(),
-        ]);
-        cbor::encode(&receipt).expect("a receipt has no floats or tags")
+    pub fn encode(&self) -> Vec<u8> {
+        let room = 64 + self.record.len() + 34 * self.path.len() + self.commit.len();
+        ArrayWriter::new(7, room)
+            .uint(VERSION)
+            .text(&self.owner.to_string())
+            .uint(self.index)
+            .bytes(&self.record)
+            .uint(self.position)
+            .byte_strings(&self.path)
+            .bytes(&self.commit)
+            .finish()
     }
 
     /// Reads a receipt. Nothing of it is verified yet.
@@ -286,7 +286,7 @@ mod tests {
         let key = SigningKey::generate(Suite::Ed25519);
         for count in [1, 2, 3, 200] {
             for receipt in receipts(&key, count) {
-                let bytes = receipt.clone().encode();
+                let bytes = receipt.encode();
                 assert!(bytes.len() <= MAX_RECEIPT_BYTES, "{}", bytes.len());
                 assert_eq!(AccessReceipt::parse(&bytes), Ok(receipt.clone()));
                 let on_record = receipt.verify(&list(&key)).unwrap();
