@@ -207,7 +207,7 @@ fn check_head(frontier: &Frontier, heads: &Heads, log: u8) -> Result<(), Damage>
 fn check_nodes(view: &LogView<'_>, base: u64, size: u64) -> Result<(), StoreError> {
     let peaks: BTreeMap<_, _> = peaks_of(base).collect();
     view.nodes(|level, index, _| {
-        let end = (level >= BLOCK_LEVEL && level < 64).then(|| index.checked_add(1)).flatten();
+        let end = (BLOCK_LEVEL..64).contains(&level).then(|| index.checked_add(1)).flatten();
         let end = end.and_then(|end| end.checked_mul(1 << level));
         let right =
             end.is_some_and(|end| end <= size && (end > base || peaks.get(&level).is_some_and(|peak| *peak == index)));
