@@ -10,7 +10,7 @@ use proto::{
     log::{
         LogId,
         checkpoint::Checkpoint,
-        merkle::{Frontier, Hash, is_consistent, leaf_hash},
+        merkle::{Frontier, Hash, is_consistent, leaf_hash, peaks_of},
         record::Entry,
     },
     time::UnixTime,
@@ -244,17 +244,27 @@ impl HeldLog {
 
     /// What is held before a delivery that begins behind a gap, if its sender has no more: the tree over all that was before,
     /// on its word, which the signed head bears out or not. What this log promised still holds.
-    pub fn beyond_gap(&self, delivery: &Delivery) -> Option<Self> {
-        let before = delivery.before.as_ref().filter(|_| delivery.first_index > self.tree.size())?;
+    ///
+    /// # Errors
+    /// The index of a [`Conflict`]: both trees have peaks over the same records, and they are not the same.
+    pub fn beyond_gap(&self, delivery: &Delivery) -> Result<Option<Self>, u64> {
+        let held = self.tree.size();
+        let Some(before) = delivery.before.as_ref().filter(|_| delivery.first_index > held) else { return Ok(None) };
+        let both = peaks_of(held).zip(peaks_of(before.size())).take_while(|(held, before)| held == before).count();
+        if self.tree.peaks()[..both] != before.peaks()[..both] {
+            return Err(held);
+        }
         let still = |promise: &Option<Accepted>| promise.clone().filter(|promise| promise.size >= before.size());
         let (awaited, latest) = (still(&self.awaited), still(&self.latest));
-        Some(Self { tree: before.clone(), base: before.clone(), awaited, latest })
+        Ok(Some(Self { tree: before.clone(), base: before.clone(), awaited, latest }))
     }
 
     /// The conflict of a delivery that is not one history with this.
     pub fn conflict(&self, delivery: &Delivery, index: u64) -> Conflict {
         let held_note = self.latest.as_ref().map(|latest| latest.note.clone());
-        Conflict { held_note, held_size: self.tree.size(), shown_size: delivery.checkpoint.size, index }
+        let held_size = self.tree.size();
+        // Of what is behind a gap no record was compared.
+        Conflict { held_note, held_size, shown_size: delivery.checkpoint.size, index: index.min(held_size) }
     }
 
     /// Forgets the first record on file. Only the start of a log is ever forgotten, so that the rest stays verifiable.
@@ -446,6 +456,35 @@ mod tests {
             deliver(&mut held, &log, &log.delivery(first, end, size)).unwrap();
             assert_eq!(held.awaited.as_ref().map(|awaited| awaited.size), awaited);
         }
+    }
+
+    /// Delivers what begins behind a gap with the tree over what is before it.
+    fn deliver_beyond(held: &HeldLog, history: &History, first: u64, end: u64, size: u64) -> Result<HeldLog, u64> {
+        let before = Some(tree(&history.0[..first as usize]));
+        let delivery = Delivery { before, ..history.delivery(first, end, size) };
+        let beyond = held.beyond_gap(&delivery).map_err(|index| held.conflict(&delivery, index).index)?;
+        let followed = beyond.expect("there is a gap").followed_by(&delivery, &[]);
+        followed.map(|(after, _)| after).map_err(|index| held.conflict(&delivery, index).index)
+    }
+
+    #[test]
+    fn behind_a_gap_it_goes_on_as_it_promised_and_with_what_it_held() {
+        let (log, mut held) = (history(99), HeldLog::default());
+        deliver(&mut held, &log, &log.delivery(0, 6, 12)).unwrap();
+        assert_eq!(held.beyond_gap(&Delivery { before: Some(Frontier::new()), ..log.delivery(6, 9, 9) }), Ok(None));
+        assert_eq!(held.beyond_gap(&log.delivery(7, 9, 9)), Ok(None));
+        let mut after = deliver_beyond(&held, &log, 9, 11, 20).unwrap();
+        assert_eq!((&after.tree, latest(&after), &after.base), (&tree(&log.0[..11]), Some(20), &tree(&log.0[..9])));
+        assert_eq!(deliver(&mut after, &log, &log.delivery(11, 14, 20)), Ok(14));
+        // A peak over records held, 4 and 2 of them; what was promised, at that size, beyond it and across it.
+        for (turn, first, end, size) in [(3, 7, 8, 20), (5, 7, 7, 7), (8, 9, 9, 12), (8, 12, 13, 20), (8, 9, 14, 14)] {
+            assert_eq!(deliver_beyond(&held, &history(turn), first, end, size), Err(6), "{turn} {first}");
+        }
+        // Another tree than the head's.
+        let bent = Delivery { before: Some(tree(&history(8).0[..9])), ..log.delivery(9, 11, 20) };
+        let beyond = held.beyond_gap(&bent).unwrap().unwrap();
+        assert_eq!(beyond.followed_by(&bent, &[]).unwrap_err(), 9);
+        assert_eq!(held.conflict(&bent, 9).index, 6);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use super::{
     act::random_bytes,
     log::{History, KitLog, note},
     stage::{Delivered, Miss, Stage, answer, ensure, settle},
-    steps::{Deliver, Note, Party, Path},
+    steps::{Before, Deliver, Note, Party, Path},
     token::near,
 };
 use crate::forge;
@@ -193,7 +193,9 @@ impl Stage<'_> {
                 None => return Err(Miss::skipped("there is no proof to be changed")),
             },
         }
-        Ok(Sent { request, held, end: if from > held { held } else { end.max(held) } })
+        request.frontier = frontier(step.frontier, &history, from)?;
+        let gap = from > held && step.frontier == Before::Untold;
+        Ok(Sent { request, held, end: if gap { held } else { end.max(held) } })
     }
 
     /// The checkpoint, and the log that the request speaks of if it is not the kit's.
@@ -223,6 +225,10 @@ impl Stage<'_> {
             Note::OtherLog => (None, of(strangers, owner, &domain, &stranger)),
             Note::UnknownKey => (Some(strangers), of(strangers, owner, &domain, &stranger)),
             Note::ByStranger => (None, of(log.id(), owner, &domain, &stranger)),
+            Note::Endless => {
+                let checkpoint = Checkpoint { log: log.id(), owner, size: 1 << 63, root: history.root(size) };
+                (None, checkpoint.sign(&domain, log.key()))
+            }
             Note::Changed => (None, own().replacen(&format!("\n{size}\n"), &format!("\n{}\n", size + 1), 1)),
         };
         if !step.flipped {
@@ -238,7 +244,8 @@ impl Stage<'_> {
     /// What the log gets before it is delivered.
     fn new_records(&mut self, step: &Deliver) -> Result<Vec<Vec<u8>>, Miss> {
         let mut records = Vec::new();
-        for _ in 0..step.new {
+        let odd = step.even && !self.world.log()?.history.size().is_multiple_of(2);
+        for _ in 0..step.new + usize::from(odd) {
             records.push(match step.record_bytes {
                 Some(bytes) => (0..bytes).map(|_| random::bytes::<1>(&SystemRandom)[0] | 0xe0).collect(),
                 None => self.entry(None, step.long)?.encode(),
@@ -338,4 +345,25 @@ impl Stage<'_> {
         let known = log.accepted.is_empty() || log.accepted.contains(&conflict.held_checkpoint);
         ensure(known, "a checkpoint that it gave a receipt for", "another one")
     }
+}
+
+/// The tree over what is before a record, as a step wants it told.
+fn frontier(told: Before, history: &History, from: u64) -> Result<Vec<Vec<u8>>, Miss> {
+    if told == Before::Untold {
+        return Ok(Vec::new());
+    }
+    if from == 0 || from > history.size() {
+        return Err(Miss::skipped("the kit's log is not that long yet"));
+    }
+    let mut hashes: Vec<_> = history.peaks(from).into_iter().map(Vec::from).collect();
+    let last = hashes.len() - 1;
+    match told {
+        Before::Untold | Before::Own => {}
+        Before::Flipped => hashes[last][0] ^= 1,
+        Before::Extended => hashes.push(vec![0; 32]),
+        Before::OtherNumber if last == 0 => hashes.push(vec![0; 32]),
+        Before::OtherNumber => hashes.truncate(1),
+        Before::ShortHash => hashes[last].truncate(31),
+    }
+    Ok(hashes)
 }

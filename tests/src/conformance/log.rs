@@ -55,12 +55,14 @@ impl History {
         &self.records[(from as usize).min(to)..to]
     }
 
+    /// The peaks of the tree over its first `size` records, which it has.
+    pub(super) fn peaks(&self, size: u64) -> Vec<Hash> {
+        merkle::peaks_of(size).map(|(level, index)| self.levels[usize::from(level)][index as usize]).collect()
+    }
+
     /// The root of its first `size` records, which it has.
     pub(super) fn root(&self, size: u64) -> Hash {
-        let mut peaks = merkle::peaks_of(size).map(|(level, index)| self.levels[usize::from(level)][index as usize]);
-        let mut frontier = Vec::new();
-        frontier.extend(&mut peaks);
-        let mut roots = frontier.into_iter().rev();
+        let mut roots = self.peaks(size).into_iter().rev();
         let Some(last) = roots.next() else { return merkle::empty_root() };
         roots.fold(last, |right, left| merkle::node_hash(&left, &right))
     }

@@ -10,7 +10,7 @@ mod watch;
 use serde::Deserialize;
 
 pub use self::{
-    accesses::{Delete, Deliver, ListAccesses, Note, Path},
+    accesses::{Before, Delete, Deliver, ListAccesses, Note, Path},
     consents::{Issue, List, Nonce, Revoke, TokenKey},
     lookup::{Field, Lookup, Proof},
     people::{Enroll, EnrollmentKey, Letters, RequestId, SetCode},

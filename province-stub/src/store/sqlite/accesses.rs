@@ -31,8 +31,11 @@ const ROWS: usize = 250;
 pub(super) async fn record(connection: &mut SqliteConnection, delivery: &Delivery) -> Result<Delivered, StoreError> {
     let (mut id, mut held) = open(connection, delivery.log).await?;
     let on_file = repeated(connection, id, &held, delivery).await?;
-    let beyond = held.beyond_gap(delivery);
-    let (after, new) = match beyond.as_ref().unwrap_or(&held).followed_by(delivery, &on_file) {
+    let followed = held.beyond_gap(delivery).and_then(|beyond| {
+        let (after, new) = beyond.as_ref().unwrap_or(&held).followed_by(delivery, &on_file)?;
+        Ok((beyond, after, new))
+    });
+    let (beyond, after, new) = match followed {
         Ok(followed) => followed,
         Err(index) => {
             let conflict = held.conflict(delivery, index);

@@ -14,6 +14,8 @@ pub struct Deliver {
     pub new: usize,
     /// The log gets records of these slots' tokens before, each ended in another way than the one before it.
     pub of: Vec<String>,
+    /// Before these it gets one more if it had an odd number of records.
+    pub even: bool,
     /// The new records are this many random bytes, which are no record.
     pub record_bytes: Option<usize>,
     /// The new records are as long as records are.
@@ -30,6 +32,8 @@ pub struct Deliver {
     pub flipped: bool,
     /// The consistency proof.
     pub proof: Path,
+    /// The tree over what was before the records.
+    pub frontier: Before,
     /// So many bytes for the log's id.
     pub log_bytes: Option<usize>,
     /// So many records of so many bytes each instead of the log's own.
@@ -71,6 +75,8 @@ pub enum Note {
     Changed,
     /// One record less than the end of those that are sent.
     BelowEnd,
+    /// 2^63 records, which nothing counts to.
+    Endless,
 }
 
 /// Which consistency proof.
@@ -90,6 +96,25 @@ pub enum Path {
     ShortHash,
     /// 64 hashes.
     TooLong,
+}
+
+/// Which frontier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Before {
+    /// None: there is no gap that nobody can fill.
+    #[default]
+    Untold,
+    /// The log's own.
+    Own,
+    /// That, with a bit of its last hash another.
+    Flipped,
+    /// That, with a hash behind it.
+    Extended,
+    /// Its first hash alone, or two where it has one.
+    OtherNumber,
+    /// That, with a last hash of 31 bytes.
+    ShortHash,
 }
 
 /// `ListAccesses`. On all pages together there is what the case delivered of the person's tokens, and nothing else.
@@ -138,6 +163,7 @@ impl Default for Deliver {
             r#as: Party::Gateway,
             new: 0,
             of: Vec::new(),
+            even: false,
             record_bytes: None,
             long: false,
             from: 0,
@@ -146,6 +172,7 @@ impl Default for Deliver {
             checkpoint: Note::Head,
             flipped: false,
             proof: Path::Own,
+            frontier: Before::Untold,
             log_bytes: None,
             instead: None,
             conflict: None,

@@ -34,10 +34,12 @@ import org.tongxing.recognition.v1.RecognitionServiceGrpc;
 import org.tongxing.recognition.v1.RecognitionServiceGrpc.RecognitionServiceBlockingStub;
 import org.tongxing.recognition.v1.RecognizeRequest;
 import org.tongxing.recognition.v1.RecognizeResponse;
+import org.tongxing.traveler.v1.Access;
 import org.tongxing.traveler.v1.EnrollDeviceRequest;
 import org.tongxing.traveler.v1.IssueConsentRequest;
-import org.tongxing.traveler.v1.TravelerServiceGrpc;
+import org.tongxing.traveler.v1.ListAccessesRequest;
 import org.tongxing.traveler.v1.TravelerServiceGrpc.TravelerServiceBlockingStub;
+import org.tongxing.traveler.v1.TravelerServiceGrpc;
 import org.tongxing.types.v1.ConsentKind;
 import org.tongxing.types.v1.Document;
 import org.tongxing.types.v1.DocumentType;
@@ -60,6 +62,7 @@ public final class Client {
   final String venue;
   private final String member, name;
   private final Document document;
+  private byte[] deviceId; // Once it is enrolled.
 
   public static void main(String[] arguments) throws Exception {
     var client = new Client(arguments);
@@ -91,11 +94,24 @@ public final class Client {
     try {
       var backend = TravelerServiceGrpc.newBlockingStub(channel).withDeadlineAfter(DEADLINE, TimeUnit.SECONDS);
       var phone = new Phone(backend, document, name);
+      deviceId = phone.deviceId;
       if (!options.containsKey("--document")) {
         setCode(options.getOrDefault("--label", "绿码"));
       }
       phone.consent(backend, venue.split("/")[1], List.of(Purpose.PURPOSE_ENTRY, Purpose.PURPOSE_TRAVEL));
       return phone.present(venue);
+    } finally {
+      channel.shutdownNow();
+    }
+  }
+
+  /** Who asked for the traveler's status, as they see it: what home's log has by now, the newest first. */
+  List<Access> accesses() throws IOException {
+    var channel = federation.node(member, "backend");
+    try {
+      var backend = TravelerServiceGrpc.newBlockingStub(channel).withDeadlineAfter(DEADLINE, TimeUnit.SECONDS);
+      var request = ListAccessesRequest.newBuilder().setDeviceId(ByteString.copyFrom(deviceId));
+      return backend.listAccesses(request.build()).getAccessesList();
     } finally {
       channel.shutdownNow();
     }

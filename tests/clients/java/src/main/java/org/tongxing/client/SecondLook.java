@@ -3,19 +3,21 @@ package org.tongxing.client;
 import static org.tongxing.client.Signed.check;
 
 import com.google.protobuf.ByteString;
+import java.util.List;
 import java.util.concurrent.TimeUnit;
 import org.tongxing.recognition.v1.RecognitionServiceGrpc;
 import org.tongxing.recognition.v1.RecognitionServiceGrpc.RecognitionServiceBlockingStub;
 import org.tongxing.recognition.v1.RecognizeRequest;
 import org.tongxing.recognition.v1.RecognizeResponse;
 import org.tongxing.recognition.v1.Source;
+import org.tongxing.traveler.v1.Access;
 import org.tongxing.types.v1.Level;
 import org.tongxing.types.v1.Purpose;
 
 /**
  * Whether the gateway follows the home member's change log, as a gate sees it: a second look at a traveler is answered
- * from what is held, and a second after home acknowledged another code nobody is shown the old one. No example to copy,
- * but a check of a node; it takes the options of Client.
+ * from what is held, and a second after home acknowledged another code nobody is shown the old one. And the traveler soon
+ * sees who asked, though home was not. No example to copy, but a check of a node; it takes the options of Client.
  */
 final class SecondLook {
   private static final long SECOND = TimeUnit.SECONDS.toNanos(1);
@@ -46,14 +48,27 @@ final class SecondLook {
       check(green.getLevel() == Level.LEVEL_GREEN, "not green");
       client.setCode("红码");
       long acknowledged = System.nanoTime();
-      while (ask(gateway, request).getLevel() != Level.LEVEL_RED) {
+      var red = ask(gateway, request);
+      while (red.getLevel() != Level.LEVEL_RED) {
         check(System.nanoTime() - acknowledged < SECOND, "an old green a second after it was none");
+        red = ask(gateway, request);
       }
-      long seen = TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - acknowledged);
-      System.out.printf("ok second look from %s, another code seen after %d ms%n", green.getSource(), seen);
+      long asked = System.nanoTime();
+      while (!isNewest(red, client.accesses())) { // Whatever the answer was from, the record of it goes home.
+        check(System.nanoTime() - asked < 20 * SECOND, "the traveler does not see who asked last");
+        Thread.sleep(200);
+      }
+      long seen = TimeUnit.NANOSECONDS.toMillis(asked - acknowledged);
+      long listed = TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - asked);
+      String text = "ok second look from %s, another code seen after %d ms, who asked listed after %d ms%n";
+      System.out.printf(text, green.getSource(), seen, listed);
     } finally {
       channel.shutdownNow();
     }
+  }
+
+  private static boolean isNewest(RecognizeResponse answer, List<Access> accesses) {
+    return accesses.stream().findFirst().filter(a -> a.getExchangeId().equals(answer.getExchangeId())).isPresent();
   }
 
   private static RecognizeResponse ask(

@@ -41,14 +41,15 @@ final class AccessLogs extends AccessLogServiceImplBase {
 
   /** A request that may be believed: its fields are in their forms, and its checkpoint is signed. */
   private record Batch(
-      byte[] log, long first, List<byte[]> records, Checkpoint checkpoint, String note, List<byte[]> proof) {
+      byte[] log, long first, List<byte[]> records, Checkpoint checkpoint, String note, List<byte[]> proof,
+      List<byte[]> before) {
     long end() {
       return first + records.size();
     }
   }
 
-  /** What there is to answer: what is held now, or where two histories part. */
-  private record Verdict(long size, byte[] root, Conflict conflict) {}
+  /** What there is to answer: what is held now, behind what is missing from now on; or where two histories part. */
+  private record Verdict(long size, byte[] root, long missing, Conflict conflict) {}
 
   @Override
   public void recordAccesses(RecordAccessesRequest request, StreamObserver<RecordAccessesResponse> observer) {
@@ -62,6 +63,10 @@ final class AccessLogs extends AccessLogServiceImplBase {
         LOG.severe("TWO HISTORIES of access log " + HexFormat.of().formatHex(batch.log) + ", from record "
             + verdict.conflict.getIndex() + " on: both checkpoints are kept in access_conflict");
         return RecordAccessesResponse.newBuilder().setConflict(verdict.conflict).build();
+      }
+      if (verdict.missing > 0) {
+        LOG.severe(verdict.missing + " RECORDS MISSING from access log " + HexFormat.of().formatHex(batch.log)
+            + ": they never came, and the gateway has them no more; it goes on behind them, see access_gap");
       }
       var receipt = ByteString.copyFrom(sign(batch.log, verdict, now));
       return RecordAccessesResponse.newBuilder().setReceipt(receipt).build();
@@ -83,14 +88,22 @@ final class AccessLogs extends AccessLogServiceImplBase {
       throw Refusal.missing("checkpoint");
     }
     check(request.getConsistencyProofCount() <= MAX_PROOF, "consistency_proof", "at most " + MAX_PROOF);
-    for (ByteString hash : request.getConsistencyProofList()) {
-      check(hash.size() == HASH, "consistency_proof", "hashes of 32 bytes");
-    }
+    var proof = hashes("consistency_proof", request.getConsistencyProofList());
+    var before = hashes("frontier", request.getFrontierList());
+    boolean whole = before.isEmpty() || before.size() == Long.bitCount(request.getFirstIndex());
+    check(whole, "frontier", "a hash for each bit of `first_index`");
     var records = request.getRecordsList().stream().map(ByteString::toByteArray).toList();
-    var proof = request.getConsistencyProofList().stream().map(ByteString::toByteArray).toList();
     var checkpoint = Checkpoint.read(request.getCheckpoint(), home.trust().domain());
     return new Batch(
-        request.getLog().toByteArray(), request.getFirstIndex(), records, checkpoint, request.getCheckpoint(), proof);
+        request.getLog().toByteArray(), request.getFirstIndex(), records, checkpoint, request.getCheckpoint(), proof,
+        before);
+  }
+
+  private static List<byte[]> hashes(String field, List<ByteString> hashes) {
+    for (ByteString hash : hashes) {
+      check(hash.size() == HASH, field, "hashes of 32 bytes");
+    }
+    return hashes.stream().map(ByteString::toByteArray).toList();
   }
 
   private void checkCheckpoint(Batch batch, TrustList trusted) throws GeneralSecurityException {
@@ -102,6 +115,8 @@ final class AccessLogs extends AccessLogServiceImplBase {
     boolean ends = Long.compareUnsigned(batch.end(), batch.first) >= 0;
     boolean covered = ends && Long.compareUnsigned(checkpoint.size(), batch.end()) >= 0;
     check(covered, "checkpoint", "its size is at least the end of the records");
+    // From here on no number is beyond what a long has: not the first index, nor the end.
+    check(checkpoint.size() >= 0, "checkpoint", "its size is smaller than any proof can reach");
   }
 
   private static void check(boolean holds, String field, String form) {
@@ -114,42 +129,55 @@ final class AccessLogs extends AccessLogServiceImplBase {
 
   private Verdict takeIn(Batch batch, long now) throws Exception {
     var held = HeldLog.open(store, batch.log);
-    if (Long.compareUnsigned(batch.first, held.size()) > 0) {
-      return holds(held.size(), held.root(held.size())); // A gap: the gateway goes on from where we stand.
-    }
-    int overlap = (int) Math.min(held.size() - batch.first, batch.records.size());
+    int overlap = (int) Math.max(0, Math.min(held.size() - batch.first, batch.records.size()));
     for (int i = 0; i < overlap; i++) { // What we hold already is compared, and not stored again.
-      if (!Arrays.equals(held.leaf(batch.first + i), Merkle.leaf(batch.records.get(i)))) {
+      byte[] leaf = held.leaf(batch.first + i);
+      if (leaf != null && !Arrays.equals(leaf, Merkle.leaf(batch.records.get(i)))) {
         return conflict(held, batch, batch.first + i, now);
       }
     }
+    if (parts(held, batch.checkpoint)) {
+      return conflict(held, batch, held.size(), now);
+    }
+    boolean gap = batch.first > held.size(), behind = gap && !batch.before.isEmpty();
+    // The gateway goes on from where we stand; and of what ends where records never came, nothing can be proven.
+    if ((gap && !behind) || (!gap && !held.knows(batch.end()))) {
+      return holds(held.size(), held.root(held.size()));
+    }
+    var frontier = behind ? Frontier.told(batch.first, batch.before) : held.frontier();
+    if (behind && (!held.shares(frontier.completed()) || breaks(held.accepted(), frontier))) {
+      return conflict(held, batch, held.size(), now);
+    }
     var added = batch.records.subList(overlap, batch.records.size());
-    var frontier = held.frontier();
     for (byte[] record : added) {
       frontier.push(Merkle.leaf(record));
-      if (parts(held.accepted(), frontier.size(), frontier.root())) {
+      if (breaks(held.accepted(), frontier)) {
         return conflict(held, batch, held.size(), now);
       }
     }
-    byte[] end = added.isEmpty() ? held.root(batch.end()) : frontier.root();
-    if (!follows(batch, end, held)) {
+    var checkpoint = batch.checkpoint;
+    byte[] end = frontier.size() == batch.end() ? frontier.root() : held.root(batch.end());
+    if (!Merkle.isConsistent(batch.end(), end, checkpoint.size(), checkpoint.root(), batch.proof)) {
       return conflict(held, batch, held.size(), now);
     }
-    held.store(added, frontier, batch.checkpoint, batch.note, now);
-    return holds(frontier.size(), frontier.root());
+    held.store(added, frontier, checkpoint, batch.note, now);
+    return new Verdict(frontier.size(), frontier.root(), behind ? batch.first - held.size() : 0, null);
   }
 
   /**
-   * The proof leads from the end of these records to the checkpoint. It says nothing of what we hold beyond that end, nor
-   * of a checkpoint we accepted that reaches as far: those are compared by themselves.
+   * Whether a checkpoint says another root than we know of its size. The proof leads from the end of these records to it,
+   * and says nothing of what we hold beyond that end, nor of a checkpoint we accepted that reaches as far.
    */
-  private static boolean follows(Batch batch, byte[] end, HeldLog held) throws Exception {
-    var checkpoint = batch.checkpoint;
+  private static boolean parts(HeldLog held, Checkpoint checkpoint) throws Exception {
     long size = checkpoint.size();
-    boolean within = Long.compareUnsigned(size, held.size()) <= 0;
-    return Merkle.isConsistent(batch.end(), end, size, checkpoint.root(), batch.proof)
-        && (!within || Arrays.equals(held.root(size), checkpoint.root()))
-        && !parts(held.accepted(), size, checkpoint.root());
+    boolean known = size <= held.size() && held.knows(size);
+    return (known && !Arrays.equals(held.root(size), checkpoint.root()))
+        || parts(held.accepted(), size, checkpoint.root());
+  }
+
+  /** What the log's key has signed before binds it, also behind a gap. */
+  private static boolean breaks(HeldLog.Accepted accepted, Frontier frontier) {
+    return parts(accepted, frontier.size(), frontier.root());
   }
 
   /** Whether a tree of this size is another than the one that the log's key has signed before. */
@@ -158,7 +186,7 @@ final class AccessLogs extends AccessLogServiceImplBase {
   }
 
   private static Verdict holds(long size, byte[] root) {
-    return new Verdict(size, root, null);
+    return new Verdict(size, root, 0, null);
   }
 
   /** Nothing of the request is stored but the evidence. */
@@ -168,7 +196,7 @@ final class AccessLogs extends AccessLogServiceImplBase {
       store.update("INSERT OR IGNORE INTO access_conflict VALUES (?, ?, ?, ?)", batch.log, before, batch.note, now);
     }
     var conflict = Conflict.newBuilder().setHeldCheckpoint(before).setHeldSize(held.size()).setIndex(index);
-    return new Verdict(held.size(), null, conflict.build());
+    return new Verdict(held.size(), null, 0, conflict.build());
   }
 
   /** The delivery receipt (delivery-receipt.cddl), signed like a statement: the gateway keeps it as evidence. */

@@ -8,7 +8,7 @@ import java.util.List;
  * completed on the way can say the root of each earlier size too.
  */
 final class Frontier {
-  /** A node that an appended leaf completed: the leaf itself, at level 0, among them. */
+  /** A node that an appended leaf completed: the leaf itself, at level 0, among them; or a peak that was told. */
   record Node(int level, long index, byte[] hash) {}
 
   private final List<byte[]> peaks;
@@ -18,6 +18,18 @@ final class Frontier {
   Frontier(long size, List<byte[]> peaks) {
     this.size = size;
     this.peaks = new ArrayList<>(peaks);
+  }
+
+  /** One that somebody else tells of: its peaks are nodes that whoever keeps them all has not seen completed. */
+  static Frontier told(long size, List<byte[]> peaks) {
+    var frontier = new Frontier(size, peaks);
+    int next = 0;
+    for (int level = 62; level >= 0; level--) {
+      if ((size >>> level & 1) == 1) {
+        frontier.completed.add(new Node(level, (size >>> level) - 1, peaks.get(next++)));
+      }
+    }
+    return frontier;
   }
 
   /** Appends a leaf. Where it is the right half of something it is joined with the left one, and so on upwards. */

@@ -1,6 +1,7 @@
 package org.tongxing.node;
 
 import java.sql.SQLException;
+import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -10,6 +11,10 @@ import java.util.List;
  * <p>All nodes are kept, not the frontier alone. They are one more for each record, and they say the root of every
  * earlier size: a batch that comes again, or a checkpoint from before, is compared and not believed. Records may be
  * forgotten one day (the policy says when); their hashes stay, or the log could not be gone on with.
+ *
+ * <p>Where this node was put back to before what the gateway still has, records in between never come. The log goes on
+ * behind such a gap from the peaks over all that was before, as the gateway tells them and its signed head bears out. They
+ * are nodes of the same tree: within the gap there are no others, and of a size that ends there no root is known.
  */
 final class HeldLog implements Merkle.Nodes {
   /** A checkpoint that was accepted. Its size has no sign. */
@@ -49,8 +54,26 @@ final class HeldLog implements Merkle.Nodes {
     return store.first(row -> row.getBytes(1), find, id, level, index);
   }
 
+  /** Null within a gap. */
   byte[] leaf(long index) throws SQLException {
     return node(0, index);
+  }
+
+  /** Whether the root of its first {@code size} records is known: not where they end in a gap. */
+  boolean knows(long size) throws SQLException {
+    String find = "SELECT count(*) FROM access_gap WHERE log = ? AND first < ? AND ? < behind";
+    return store.count(find, id, size, size) == 0;
+  }
+
+  /** Whether a tree that reaches further has the nodes that both have in common. */
+  boolean shares(List<Frontier.Node> nodes) throws SQLException {
+    for (var node : nodes) {
+      byte[] held = node(node.level(), node.index());
+      if (held != null && !Arrays.equals(held, node.hash())) {
+        return false;
+      }
+    }
+    return true;
   }
 
   /** The root of the tree of its first {@code size} records. */
@@ -62,14 +85,22 @@ final class HeldLog implements Merkle.Nodes {
     return new Frontier(size, Merkle.peaks(this, size));
   }
 
-  /** Takes in the records that follow, with the nodes that they complete, and the checkpoint that covers them. */
+  /**
+   * Takes in the records that follow, with the nodes that they complete, and the checkpoint that covers them. What is
+   * missing before them is on file from here on.
+   */
   void store(List<byte[]> records, Frontier after, Checkpoint checkpoint, String note, long now) throws SQLException {
-    long index = size;
+    long index = after.size() - records.size();
+    if (index > size) {
+      store.update("INSERT INTO access_gap VALUES (?, ?, ?, ?)", id, size, index, now);
+    }
     for (byte[] record : records) {
       storeRecord(index++, record, now);
     }
     for (var node : after.completed()) {
-      store.update("INSERT INTO access_node VALUES (?, ?, ?, ?)", id, node.level(), node.index(), node.hash());
+      // A peak that was told may be one that is held.
+      String keep = "INSERT INTO access_node VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING";
+      store.update(keep, id, node.level(), node.index(), node.hash());
     }
     // An earlier checkpoint that comes again says less than the one held.
     boolean further = accepted == null || Long.compareUnsigned(checkpoint.size(), accepted.size) >= 0;

@@ -63,6 +63,9 @@ final class Store implements AutoCloseable {
           "CREATE TABLE IF NOT EXISTS access_record (log BLOB NOT NULL, idx INTEGER NOT NULL, bytes BLOB NOT NULL,"
               + " received INTEGER NOT NULL, time INTEGER, person INTEGER, device BLOB, PRIMARY KEY (log, idx)) STRICT",
           "CREATE INDEX IF NOT EXISTS access_of_person ON access_record (person, time)",
+          // Records of a log that never came, because nobody had them any more when it went on behind them.
+          "CREATE TABLE IF NOT EXISTS access_gap (log BLOB NOT NULL, first INTEGER NOT NULL, behind INTEGER NOT NULL,"
+              + " at INTEGER NOT NULL, PRIMARY KEY (log, first)) STRICT",
           "CREATE TABLE IF NOT EXISTS access_conflict (log BLOB NOT NULL, held TEXT NOT NULL, sent TEXT NOT NULL,"
               + " at INTEGER NOT NULL, PRIMARY KEY (log, held, sent)) STRICT");
 
