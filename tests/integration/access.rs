@@ -331,7 +331,7 @@ async fn a_home_that_lies_about_a_log_stops_nobody_and_nothing_is_trimmed_for_it
     let log_of = |request: &RecordAccessesRequest| <[u8; 32]>::try_from(request.log.as_slice()).unwrap();
     let stranger = SigningKey::generate(Suite::Ed25519);
     let sign = |f: fn(&RecordAccessesRequest) -> (u64, Hash)| -> Lie {
-        let (key, receipt) = (key.clone(), receipt.clone());
+        let (key, receipt) = (key.clone(), receipt);
         Box::new(move |request| {
             let (size, root) = f(request);
             receipt(&key, home, log_of(request), size, root)
@@ -339,13 +339,11 @@ async fn a_home_that_lies_about_a_log_stops_nobody_and_nothing_is_trimmed_for_it
     };
 
     let other_log: Lie = {
-        let (key, receipt) = (key.clone(), receipt.clone());
+        let (key, receipt) = (key.clone(), receipt);
         Box::new(move |_| receipt(&key, home, [9; 32], 0, merkle::empty_root()))
     };
-    let of_stranger: Lie = {
-        let receipt = receipt.clone();
-        Box::new(move |request| receipt(&stranger, home, log_of(request), 0, merkle::empty_root()))
-    };
+    let of_stranger: Lie =
+        { Box::new(move |request| receipt(&stranger, home, log_of(request), 0, merkle::empty_root())) };
     let lies: Vec<(&str, Lie, &str)> = vec![
         ("a receipt for another root", sign(|request| (request.records.len() as u64, [7; 32])), "dispute"),
         ("a receipt for more than there is", sign(|_| (1 << 40, [7; 32])), "dispute"),
@@ -434,7 +432,7 @@ async fn a_record_that_was_put_back_is_refused_or_found_out_by_home() {
     // The store alone: its witness knows that there was more.
     fs::copy(aside.join("record.redb"), data.join("record.redb")).unwrap();
     let config = gateway::config(&stopped.layout, data.clone());
-    let refused = gateway::open(config, stopped.clock.clone()).err().expect("an older copy is not gone on with");
+    let refused = gateway::open(config, stopped.clock.clone()).expect_err("an older copy is not gone on with");
     assert!(matches!(&refused, GatewayError::Record(why) if why.contains("older copy")), "{refused}");
 
     // All of it: home knows, as soon as there is another record where it has one.

@@ -18,6 +18,8 @@ const HEAD: usize = 1 + 8 + 4;
 
 /// Rows by their log and first index.
 pub(super) type Rows = Vec<((u8, u64), Vec<u8>)>;
+/// The same where they are stored.
+type StoredRows<'a> = Vec<((u8, u64), &'a [u8])>;
 
 /// A commit's rows as one value.
 pub(super) fn encode(rows: &Rows) -> Vec<u8> {
@@ -32,7 +34,7 @@ pub(super) fn encode(rows: &Rows) -> Vec<u8> {
 }
 
 /// The rows of a value; `None` if it is none.
-pub(super) fn decode(mut value: &[u8]) -> Option<Vec<((u8, u64), &[u8])>> {
+pub(super) fn decode(mut value: &[u8]) -> Option<StoredRows<'_>> {
     let mut rows = Vec::new();
     while let Some((head, rest)) = value.split_first_chunk::<HEAD>() {
         let first = u64::from_be_bytes(*head[1..].first_chunk()?);
