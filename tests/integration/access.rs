@@ -10,7 +10,7 @@ use std::{
 
 use ::gateway::{
     documents::key_to_hex,
-    record::{LogTool, SpaceLimits},
+    record::{LogTool, Shown, SpaceLimits},
     server::GatewayError,
 };
 use peer::{
@@ -60,7 +60,9 @@ use crate::sandbox::{
     Sandbox, Stopped,
     forge::{self, Forger},
     gateway::{self, OwnGateway},
-    member, metric, node, shared, until, venue,
+    member, metric, node,
+    program::Program,
+    shared, until, venue,
     want::{reason, want},
 };
 
@@ -273,6 +275,47 @@ async fn who_cannot_verify_a_receipt_gets_no_answer() {
     let unlisted = want(Reason::RecordUnavailable, Unavailable).from("gateway").retry().with("limit", "log_key");
     unlisted.check("a log key that the trust list has not", refused);
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_means_no_answer_and_nothing_that_was_acknowledged_is_lost() {
+    let sandbox = Sandbox::start(&["44", "51"]).await;
+    let gateway = Program::gateway(&sandbox, "full", &[]).await;
+    let (traveler, at) = (Traveler::of(&sandbox, "51").await, gateway.at(&sandbox, &station()));
+    let mut acknowledged = Vec::new();
+    let mut ask = async || {
+        let answer = traveler.shown(&sandbox, &at).await;
+        acknowledged.extend(answer.iter().map(|answer| answer.exchange_id.clone()));
+        answer
+    };
+    until("there are answers", PATIENCE, async || ask().await.is_ok()).await;
+    gateway.limit_files(Some(16 * 1024));
+    let full = want(Reason::RecordUnavailable, Unavailable).from("gateway").retry();
+    full.check("a disk that is full", ask().await);
+    assert_eq!(reason("still", ask().await), Reason::RecordUnavailable);
+    assert!(crate::sandbox::wire::get(&gateway.private, "/readyz").await.contains("impaired"));
+    assert!(metric(&gateway.private, "gateway_record_failures_total").await.values().sum::<f64>() > 0.5);
+    gateway.limit_files(None);
+    until("there are answers again", PATIENCE, async || ask().await.is_ok()).await;
+    assert!(crate::sandbox::wire::get(&gateway.private, "/readyz").await.contains("ready"));
+    ask().await.expect("an answer");
+    let data_dir = gateway.data_dir.clone();
+    gateway.stop().await;
+    let logs = LogTool::open(&data_dir).unwrap();
+    for verified in logs.verify(None, sandbox.now()).unwrap() {
+        verified.expect("what was committed verifies");
+    }
+    let mut on_record = Vec::new();
+    let owner = Realm::Member(traveler.home);
+    let all = logs.records(owner, 0, u64::MAX, |_, _, shown| {
+        if let Shown::Exchange(entry) = shown {
+            on_record.push(entry.exchange_id.to_vec());
+        }
+        Ok(())
+    });
+    all.unwrap();
+    assert!(acknowledged.iter().all(|id| on_record.iter().filter(|on_record| *on_record == id).count() == 1));
+    sandbox.stop().await;
 }
 
 /// What a lying home says to a delivery.

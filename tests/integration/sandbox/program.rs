@@ -32,6 +32,8 @@ const START_WITHIN: Duration = Duration::from_secs(30);
 /// A running program. It ends when this is dropped, whatever becomes of the test.
 pub(crate) struct Program {
     pub(crate) address: String,
+    pub(crate) private: String,
+    pub(crate) data_dir: PathBuf,
     child: Child,
     alive: ChildStdin,
     log: PathBuf,
@@ -54,8 +56,10 @@ impl Program {
         let text = lines.chain([members.to_owned()]).collect::<Vec<_>>().join("\n");
         let config = dir.join(format!("{name}.toml"));
         fs::write(&config, text).unwrap();
-        begin_logs(sandbox.layout(), &dir.join(format!("data-{name}")));
-        Self::start("gateway", &config, address, environment).await
+        let data_dir = dir.join(format!("data-{name}"));
+        begin_logs(sandbox.layout(), &data_dir);
+        let started = Self::start("gateway", &config, address, environment).await;
+        Self { private, data_dir, ..started }
     }
 
     /// The node of a member whose own has been stopped.
@@ -67,7 +71,10 @@ impl Program {
 
     async fn start(what: &str, config: &Path, address: String, environment: &[(&str, &str)]) -> Self {
         let log = config.with_extension("log");
-        let mut child = Command::new(env::current_exe().expect("this binary has a path"))
+        // A write that a limit of files forbids is an error to it, and no signal.
+        let mut child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+            .arg(env::current_exe().expect("this binary has a path"))
             .args(["--exact", "telemetry::program", "--ignored", "--nocapture"])
             .env(PROGRAM, what)
             .env(CONFIG, config)
@@ -78,7 +85,8 @@ impl Program {
             .spawn()
             .expect("the program starts");
         let alive = child.stdin.take().expect("its input is piped");
-        let program = Self { address, child, alive, log };
+        let (private, data_dir) = (String::new(), PathBuf::new());
+        let program = Self { address, private, data_dir, child, alive, log };
         until("the program listens", START_WITHIN, async || TcpStream::connect(&program.address).await.is_ok()).await;
         program
     }
@@ -94,6 +102,14 @@ impl Program {
     pub(crate) fn at(&self, sandbox: &Sandbox, venue: &VenueId) -> Checkpoint {
         let standing = sandbox.desk.standing(&sandbox.layout().venue(venue)).expect("the venue has credentials");
         Checkpoint::new(venue.clone(), standing, &self.address).expect("an address")
+    }
+
+    /// Has every write behind so many bytes of a file fail from now on, as on a disk that is full; `None` lets all through.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let pid = self.child.id().to_string();
+        let set = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={limit}:")]).status();
+        assert!(set.expect("prlimit is part of util-linux").success(), "the limit cannot be set");
     }
 
     /// What it has logged.
