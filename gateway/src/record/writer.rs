@@ -46,7 +46,7 @@ use crate::{metrics::RecordMetrics, redemption::Claim};
 
 /// Under a rush the writer waits this long for more before it commits: half of those who were answered last ask again
 /// meanwhile, and what a commit costs is shared by twice as many. Fewer at once than this wait for nobody.
-const GATHER: Duration = Duration::from_micros(500);
+const GATHER: Duration = Duration::from_millis(1);
 const RUSH: usize = 32;
 /// How long the writer waits after a commit that failed.
 const FAILURE_PAUSE: Duration = Duration::from_millis(20);
