@@ -33,7 +33,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     metrics::DeliveryMetrics,
-    record::{Record, StoreError},
+    record::{KeptReceipt, Record, StoreError},
 };
 
 /// Bounds of delivery.
@@ -279,12 +279,14 @@ impl Deliverer {
     async fn take_receipt(&self, bytes: Vec<u8>, sent: Range<u64>, stand: &mut Stand) -> Result<(), Missed> {
         let (trust, reader) = (self.standing.trust.current(), self.record.reader());
         let now = self.standing.trust.clock().now();
-        let receipt = DeliveryReceipt::open(&bytes, self.member, &trust.list, now).map_err(Missed::Receipt)?;
+        let opened = DeliveryReceipt::open_with_key(&bytes, self.member, &trust.list, now);
+        let (receipt, key) = opened.map_err(Missed::Receipt)?;
         let (held, kept_from) = (receipt.size, reader.kept_from(self.member)?);
+        let size = reader.committed_size(self.member)?;
         if receipt.log != reader.id() {
             return Err(Missed::Dispute("a receipt for another log"));
         }
-        if held > reader.size(self.member) {
+        if held > size {
             return Err(Missed::Dispute("more records than there are: either this log was put back, or it is not so"));
         }
         if held >= kept_from && reader.root_at(self.member, held)? != Some(receipt.root) {
@@ -296,17 +298,21 @@ impl Deliverer {
         if held == sent.start && !sent.is_empty() {
             return Err(Missed::Dispute("it takes nothing in"));
         }
-        if held > stand.delivered {
-            reader.each(self.member, stand.delivered, held, |record| {
-                if let Some((_, caller)) = time_and_caller(record) {
-                    self.record.space().release(self.member, &caller, record.len());
-                }
+        let settled = self.record.space().settled_to(self.member);
+        if held > settled {
+            let mut delivered = Vec::new();
+            reader.each(self.member, settled, held, |record| {
+                delivered.extend(time_and_caller(record).map(|(_, caller)| (caller, record.len())));
             })?;
+            self.record.space().settle(self.member, held, &delivered);
         }
-        *stand = Stand { delivered: stand.delivered.max(held), next: held, ..Stand::default() };
+        // Who has all again that it had is believed again.
+        let stepped_back = stand.stepped_back && held < stand.delivered;
+        *stand = Stand { delivered: stand.delivered.max(held), next: held, behind: false, stepped_back };
         if held == stand.delivered {
             let keep_from = now.minus(trust.policy.access_log.gateway_retention);
-            self.record.delivered(self.member, held, bytes, keep_from).await;
+            let receipt = KeptReceipt { key: key.clone(), receipt: bytes };
+            self.record.delivered(self.member, held, receipt, keep_from).await;
         }
         Ok(())
     }
@@ -338,7 +344,7 @@ impl Deliverer {
             return Ok(Missed::Dispute("a conflict without a head of this log"));
         };
         let ours = held.owner == Realm::Member(self.member)
-            && (held.size <= reader.size(self.member))
+            && held.size <= reader.committed_size(self.member)?
             && reader.root_at(self.member, held.size)?.is_none_or(|root| root == held.root);
         if ours {
             return Ok(Missed::Dispute("a conflict with a head that this log had"));
@@ -349,7 +355,7 @@ impl Deliverer {
                 "two histories of one access log: the store is an older copy, or another one. No answers from here on. Keep it as \
                  evidence, begin new logs in an empty data directory, and have their key put into the trust list"
             );
-            self.record.disown();
+            self.record.disown(&conflict.held_checkpoint);
         }
         Ok(Missed::Dispute("two histories of one log"))
     }

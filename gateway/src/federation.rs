@@ -44,24 +44,32 @@ const MAX_PROOFS: usize = 4;
 pub(crate) struct Proofs {
     logs: Reader,
     blocking: Blocking,
-    room: Semaphore,
+    room: Arc<Semaphore>,
 }
 
 impl Proofs {
     pub(crate) fn new(logs: Reader, blocking: Blocking) -> Self {
-        Self { logs, blocking, room: Semaphore::new(MAX_PROOFS) }
+        Self { logs, blocking, room: Arc::new(Semaphore::new(MAX_PROOFS)) }
     }
 
     async fn prove(&self, request: &GetInclusionProofRequest) -> Result<Inclusion, Refusal> {
         let log = <[u8; 32]>::try_from(request.log.as_slice()).map_err(|_| Refusal::field("log", "32 bytes"))?;
         let member = request.member.parse().map_err(|error| unknown_member(&request.member, error))?;
+        let leaf = <[u8; 32]>::try_from(request.leaf_hash.as_slice());
+        let leaf = leaf.map_err(|_| Refusal::field("leaf_hash", "32 bytes"))?;
         let (log, owner, index) = (LogId(log), Realm::Member(member), request.index);
-        let _place = self.room.try_acquire().map_err(|_| Refusal::new(Reason::Overloaded).with("limit", "proofs"))?;
+        let place = self.room.clone().try_acquire_owned();
+        let place = place.map_err(|_| Refusal::new(Reason::Overloaded).with("limit", "proofs"))?;
         let logs = self.logs.clone();
+        let prove = move || {
+            // Whoever asked may be gone: the place is taken for as long as the work takes.
+            let _place = place;
+            logs.prove(log, owner, index, &leaf)
+        };
         match self.blocking {
-            Blocking::Inline => logs.prove(log, owner, index),
+            Blocking::Inline => prove(),
             Blocking::Threads => {
-                let proof = tokio::task::spawn_blocking(move || logs.prove(log, owner, index)).await;
+                let proof = tokio::task::spawn_blocking(prove).await;
                 proof.unwrap_or_else(|_| Err(Refusal::new(Reason::Internal)))
             }
         }
@@ -162,9 +170,9 @@ impl FederationService for Federation {
         &self,
         request: Request<GetInclusionProofRequest>,
     ) -> Result<Response<GetInclusionProofResponse>, Status> {
-        let Inclusion { leaf, path, checkpoint } = self.proofs.prove(request.get_ref()).await?;
+        let Inclusion { path, checkpoint } = self.proofs.prove(request.get_ref()).await?;
         let path = path.iter().map(|hash| hash.to_vec()).collect();
-        Ok(Response::new(GetInclusionProofResponse { leaf_hash: leaf.to_vec(), path, checkpoint }))
+        Ok(Response::new(GetInclusionProofResponse { path, checkpoint }))
     }
 
     async fn get_trust_list(

@@ -10,9 +10,11 @@
 //! ```
 
 mod bench;
+mod disowned;
 mod journal;
 mod logs;
 mod reader;
+mod receipt;
 mod row;
 mod space;
 mod store;
@@ -25,7 +27,7 @@ mod witness;
 mod writer;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -46,10 +48,11 @@ use proto::{
     trust::TrustList,
 };
 use tokio::sync::{mpsc, oneshot};
-use tracing::instrument;
+use tracing::{error, instrument};
 
 pub use bench::{Figures, bench};
 pub(crate) use reader::{Inclusion, Reader};
+pub(crate) use receipt::KeptReceipt;
 pub(crate) use space::Space;
 pub use space::SpaceLimits;
 pub use store::Damage;
@@ -91,6 +94,7 @@ pub(crate) struct Record {
     space: Arc<Space>,
     disowned: Arc<AtomicBool>,
     impaired: Impaired,
+    path: PathBuf,
 }
 
 /// What the record takes from the program it is part of.
@@ -116,14 +120,14 @@ impl Record {
     ) -> Result<(Self, Writer, Vec<Claim>), StoreError> {
         let space = Arc::new(Space::new(limits.space));
         let now = around.clock.now();
+        let path = dir.join(FILE);
         let Around { domain, clock, metrics, impaired, blocking } = around;
-        let commits =
-            Commits::open(&dir.join(FILE), limits.max_refusals as u64, &space, clock, metrics, impaired.clone())?;
+        let commits = Commits::open(&path, limits.max_refusals as u64, &space, clock, metrics, impaired.clone())?;
         let claims = commits.live_redemptions(now)?;
         let (reader, disowned) = (commits.reader(domain), commits.disowned());
         let (queue, items) = mpsc::channel(limits.max_waiting);
         let writer = Writer::start(commits, items, limits.max_batch, blocking)?;
-        Ok((Self { queue, reader, space, disowned, impaired }, writer, claims))
+        Ok((Self { queue, reader, space, disowned, impaired, path }, writer, claims))
     }
 
     /// For proofs and delivery.
@@ -184,7 +188,7 @@ impl Record {
     }
 
     /// Takes note of how much of a member's log it has a receipt for. Records before `keep_from` are not kept behind it.
-    pub(crate) async fn delivered(&self, home: Member, size: u64, receipt: Vec<u8>, keep_from: UnixTime) {
+    pub(crate) async fn delivered(&self, home: Member, size: u64, receipt: KeptReceipt, keep_from: UnixTime) {
         // The writer is gone when the gateway stops: then it is delivered again, and nothing is lost.
         let _ = self.queue.send(Item::Delivered { home, size, receipt, keep_from }).await;
     }
@@ -192,9 +196,12 @@ impl Record {
 
 impl Record {
     /// Nothing is put on these logs any more: they are not the ones that were.
-    pub(crate) fn disown(&self) {
+    pub(crate) fn disown(&self, checkpoint: &str) {
         self.disowned.store(true, Ordering::Relaxed);
         self.impaired.set(true);
+        if let Err(error) = disowned::mark(&self.path, checkpoint) {
+            error!(%error, "that these logs are disowned is not on disk: a restart would forget it");
+        }
     }
 }
 

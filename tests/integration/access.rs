@@ -135,13 +135,17 @@ async fn a_receipts_record_is_proven_on_its_log_and_on_no_other() {
     let receipt = AccessReceipt::parse(&answer.access_receipt).unwrap();
     let there = on_record(sandbox, &answer);
     assert_eq!((there.owner, there.entry.exchange_id.to_vec()), (Realm::Member(traveler.home), answer.exchange_id));
-    let request = || GetInclusionProofRequest { log: there.log.0.to_vec(), member: "51".into(), index: there.index };
+    let leaf = merkle::leaf_hash(&receipt.record);
+    let request = || GetInclusionProofRequest {
+        log: there.log.0.to_vec(),
+        member: "51".into(),
+        index: there.index,
+        leaf_hash: leaf.to_vec(),
+    };
     let proof = prove(sandbox, request()).await.expect("a proof");
     let head = Head::open(&proof.checkpoint, &sandbox.desk.trust().list).expect("a head that verifies");
     assert_eq!((head.log, head.owner), (there.log, there.owner));
-    let leaf = merkle::leaf_hash(&receipt.record);
     let path: Vec<Hash> = proof.path.iter().map(|hash| hash.as_slice().try_into().unwrap()).collect();
-    assert_eq!(proof.leaf_hash, leaf);
     assert_eq!(root_of_path(leaf, there.index, head.size, &path), Some(head.root));
 
     let unknown = want(Reason::RecordUnknown, NotFound);
@@ -150,7 +154,11 @@ async fn a_receipts_record_is_proven_on_its_log_and_on_no_other() {
     let beyond = prove(sandbox, GetInclusionProofRequest { index: u64::MAX, ..request() }).await;
     assert_eq!(reason("beyond the end", beyond), Reason::RecordUnknown);
     let never = GetInclusionProofRequest { member: "66".into(), index: 1 << 40, ..request() };
-    unknown.with("kept_from", 0).with("size", 0).check("a log without a record", prove(sandbox, never).await);
+    unknown.clone().check("a log without a record", prove(sandbox, never).await);
+    let guessed = GetInclusionProofRequest { leaf_hash: vec![7; 32], ..request() };
+    unknown.check("a record that the caller has not", prove(sandbox, guessed).await);
+    let cut = GetInclusionProofRequest { leaf_hash: vec![7; 31], ..request() };
+    want(Reason::FieldInvalid, InvalidArgument).field("leaf_hash").check("no hash", prove(sandbox, cut).await);
     let invalid = want(Reason::FieldInvalid, InvalidArgument).field("log");
     invalid.check("no id", prove(sandbox, GetInclusionProofRequest { log: vec![7; 31], ..request() }).await);
     let nobody = want(Reason::MemberUnknown, InvalidArgument).field("member").with("member", "99");
@@ -490,6 +498,9 @@ async fn a_record_that_was_put_back_is_refused_or_found_out_by_home() {
     let private = sandbox.desk.prepared().addresses.gateways[0].private.to_string();
     assert!(crate::sandbox::wire::get(&private, "/readyz").await.contains("impaired"));
     let stopped = sandbox.stop_and_keep().await;
+    let config = gateway::config(&stopped.layout, data.clone());
+    let refused = gateway::open(config, stopped.clock.clone()).expect_err("a restart does not forget it");
+    assert!(matches!(&refused, GatewayError::Record(why) if why.contains("never had")), "{refused}");
     // And home has both heads on file.
     let store = SqliteStore::inspect(&stopped.layout.node(member("51")).join("data/node.db")).await.unwrap();
     let logs = province_stub::store::Store::access_logs(&store).await.unwrap();

@@ -113,6 +113,7 @@ impl Checkpoint {
             log: on_record.log.0.to_vec(),
             member: receipt.home().to_string(),
             index: on_record.index,
+            leaf_hash: receipt.leaf().to_vec(),
         };
         let proof = self.federation.clone().get_inclusion_proof(request).await?.into_inner();
         receipt.check_proof(&proof, &self.trust()?.list)

@@ -73,6 +73,11 @@ impl Receipt {
         self.home
     }
 
+    /// The record's leaf hash.
+    pub fn leaf(&self) -> Hash {
+        self.leaf
+    }
+
     /// Where it is, and what it says.
     pub fn on_record(&self) -> &OnRecord {
         &self.on_record
@@ -83,7 +88,6 @@ impl Receipt {
         let head = Head::open(&proof.checkpoint, list).map_err(|refusal| anyhow!("the checkpoint: {refusal}"))?;
         let OnRecord { log, owner, index, .. } = self.on_record;
         ensure!(head.log == log && head.owner == owner, "the checkpoint is of another log");
-        ensure!(proof.leaf_hash == self.leaf, "the proof is for another record");
         let path = proof.path.iter().map(|hash| Hash::try_from(hash.as_slice())).collect::<Result<Vec<_>, _>>();
         let path = path.map_err(|_| anyhow!("the proof has a hash that is not 32 bytes"))?;
         let root = root_of_path(self.leaf, index, head.size, &path);

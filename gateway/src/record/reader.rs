@@ -49,7 +49,6 @@ pub(crate) struct Batch {
 /// That a record is on a log.
 #[derive(Debug)]
 pub(crate) struct Inclusion {
-    pub(crate) leaf: Hash,
     pub(crate) path: Vec<Hash>,
     pub(crate) checkpoint: String,
 }
@@ -92,6 +91,11 @@ impl Reader {
     /// How many records a member's log has.
     pub(crate) fn size(&self, home: Member) -> u64 {
         size_of(&self.heads.load(), owner_number(Realm::Member(home)))
+    }
+
+    /// How many it has on disk, of which heads may have been signed already: never fewer than [`Reader::size`].
+    pub(crate) fn committed_size(&self, home: Member) -> Result<u64, StoreError> {
+        Ok(size_of(&self.view()?.heads()?, owner_number(Realm::Member(home))))
     }
 
     /// How much of a member's log it has a receipt for.
@@ -158,11 +162,11 @@ impl Reader {
         self.view()?.log(owner_number(Realm::Member(home))).root_at(size)
     }
 
-    /// Proves that a record is on a log.
+    /// Proves that a record with this leaf hash is on a log.
     ///
     /// # Errors
-    /// RECORD_UNKNOWN if it is not, or not any more.
-    pub(crate) fn prove(&self, id: LogId, owner: Realm, index: u64) -> Result<Inclusion, Refusal> {
+    /// RECORD_UNKNOWN if it is not, or not any more: whoever has not the record learns nothing of the log, its size neither.
+    pub(crate) fn prove(&self, id: LogId, owner: Realm, index: u64, leaf: &Hash) -> Result<Inclusion, Refusal> {
         let unknown = || Refusal::new(Reason::RecordUnknown);
         if id != self.key.id() {
             return Err(unknown());
@@ -175,11 +179,14 @@ impl Reader {
         let number = owner_number(owner);
         let (head, base) = (self.head_of(&view, owner).map_err(failed)?, view.base(number).map_err(failed)?);
         if index >= head.size || index < base {
-            return Err(unknown().with("kept_from", base).with("size", head.size));
+            return Err(unknown());
         }
         let log = view.log(number);
-        let (leaf, path) = (log.node(0, index), inclusion_path(&log, index, head.size));
-        Ok(Inclusion { leaf: leaf.map_err(failed)?, path: path.map_err(failed)?, checkpoint: self.sign(head) })
+        if log.node(0, index).map_err(failed)? != *leaf {
+            return Err(unknown());
+        }
+        let path = inclusion_path(&log, index, head.size).map_err(failed)?;
+        Ok(Inclusion { path, checkpoint: self.sign(head) })
     }
 
     fn head_of(&self, view: &View, owner: Realm) -> Result<Head, StoreError> {

@@ -38,6 +38,8 @@ pub(crate) struct Space {
 struct Waiting {
     bytes: u64,
     by_caller: HashMap<Caller, u64>,
+    /// Up to where the room of records was given back.
+    settled: u64,
 }
 
 impl Space {
@@ -68,15 +70,31 @@ impl Space {
         }
     }
 
-    /// Gives room back: the record was delivered, or never written.
-    pub(crate) fn release(&self, home: Member, caller: &Caller, bytes: usize) {
+    /// Gives room back of a record that was never written.
+    pub(super) fn release(&self, home: Member, caller: &Caller, bytes: usize) {
+        if let Some(mut waiting) = self.of(home) {
+            waiting.give_back(caller, bytes as u64);
+        }
+    }
+
+    /// Up to where the room of a member's records was given back.
+    pub(crate) fn settled_to(&self, home: Member) -> u64 {
+        self.of(home).map_or(0, |waiting| waiting.settled)
+    }
+
+    /// Takes note of what was delivered before.
+    pub(super) fn settled(&self, home: Member, size: u64) {
+        if let Some(mut waiting) = self.of(home) {
+            waiting.settled = size;
+        }
+    }
+
+    /// Gives back the room of records that were delivered, from where it was settled up to `size`, once.
+    pub(crate) fn settle(&self, home: Member, size: u64, delivered: &[(Caller, usize)]) {
         let Some(mut waiting) = self.of(home) else { return };
-        waiting.bytes = waiting.bytes.saturating_sub(bytes as u64);
-        if let Some(of_caller) = waiting.by_caller.get_mut(caller) {
-            *of_caller = of_caller.saturating_sub(bytes as u64);
-            if *of_caller == 0 {
-                waiting.by_caller.remove(caller);
-            }
+        if waiting.settled < size {
+            waiting.settled = size;
+            delivered.iter().for_each(|(caller, bytes)| waiting.give_back(caller, *bytes as u64));
         }
     }
 
@@ -96,6 +114,16 @@ impl Space {
 }
 
 impl Waiting {
+    fn give_back(&mut self, caller: &Caller, bytes: u64) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if let Some(of_caller) = self.by_caller.get_mut(caller) {
+            *of_caller = of_caller.saturating_sub(bytes);
+            if *of_caller == 0 {
+                self.by_caller.remove(caller);
+            }
+        }
+    }
+
     fn add(&mut self, caller: &Caller, bytes: u64) {
         self.bytes += bytes;
         match self.by_caller.get_mut(caller) {
@@ -126,5 +154,14 @@ mod tests {
         assert_eq!((space.waiting(home), space.waiting(other)), (40, 60));
         assert_eq!(space.take(home, &caller("a"), 60), Ok(()));
         assert_eq!(space.of(home).unwrap().by_caller.len(), 2);
+        let delivered = [(caller("a"), 60), (caller("b"), 40)];
+        space.settle(home, 2, &delivered);
+        space.found(home, &caller("b"), 7);
+        space.settle(home, 2, &delivered);
+        assert_eq!(
+            (space.waiting(home), space.settled_to(home)),
+            (7, 2),
+            "what was given back is not given back again"
+        );
     }
 }

@@ -28,6 +28,7 @@ use thiserror::Error;
 use super::{
     journal::{self, Journal},
     logs::{BLOCK, BLOCK_LEVEL, Heads, LogKey, Staged},
+    receipt::KeptReceipt,
     row,
 };
 use crate::redemption::Claim;
@@ -40,7 +41,7 @@ pub(super) const JOURNAL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new
 pub(super) const NODES: TableDefinition<'_, (u8, u8, u64), [u8; 32]> = TableDefinition::new("nodes");
 /// log → where its records begin: what was before is trimmed.
 pub(super) const TRIMMED: TableDefinition<'_, u8, u64> = TableDefinition::new("trimmed");
-/// log → how much of it home holds, and its receipt for that.
+/// log → how much of it home holds, and its receipt for that (`receipt`).
 pub(super) const DELIVERED: TableDefinition<'_, u8, (u64, &[u8])> = TableDefinition::new("delivered");
 /// (remembered until, proof) → the venue that redeemed it.
 const REDEMPTIONS: TableDefinition<'_, (u64, [u8; 16]), &str> = TableDefinition::new("redemptions");
@@ -60,8 +61,8 @@ pub(super) const HEADS: &str = "heads";
 const CACHE_BYTES: usize = 16 << 20;
 /// Expired redemptions taken out in one commit at most.
 const MAX_FORGOTTEN: usize = 1024;
-/// Rows of one log taken out in one commit at most.
-const MAX_TRIMMED_ROWS: usize = 1024;
+/// Bytes of one log's rows after which one commit takes no further one out: whoever waits for an answer waits for this too.
+const MAX_TRIMMED_BYTES: usize = 4 << 20;
 
 /// Why the record cannot be kept.
 #[derive(Debug, Error)]
@@ -150,7 +151,7 @@ pub(super) struct Delivered<'a> {
     /// How much of it home holds.
     pub(super) size: u64,
     /// The receipt.
-    pub(super) receipt: &'a [u8],
+    pub(super) receipt: &'a KeptReceipt,
     /// Records before this are not kept behind it.
     pub(super) keep_from: UnixTime,
 }
@@ -184,11 +185,14 @@ impl Store {
         self.database.load_full()
     }
 
-    /// Opens it again after a failure.
-    pub(super) fn reopen(&self) -> Result<Arc<Database>, StoreError> {
-        let database = Arc::new(builder().open(&self.path).map_err(|error| open_error(&self.path, error))?);
-        self.database.store(Some(database.clone()));
-        Ok(database)
+    /// Opens it again after a failure. It is in use only once it is [taken up](Self::take_up).
+    pub(super) fn reopen(&self) -> Result<Database, StoreError> {
+        builder().open(&self.path).map_err(|error| open_error(&self.path, error))
+    }
+
+    /// Uses a database that was opened again and found to be as it was.
+    pub(super) fn take_up(&self, database: Database) {
+        self.database.store(Some(Arc::new(database)));
     }
 
     /// Commits: all of it is durable, or none.
@@ -330,7 +334,15 @@ fn write(
     }
     redeem(&transaction, &also.claims, now)?;
     for delivered in &also.delivered {
-        transaction.open_table(DELIVERED)?.insert(delivered.log, (delivered.size, delivered.receipt))?;
+        let table = transaction.open_table(DELIVERED)?;
+        if table.get(delivered.log)?.is_some_and(|held| held.value().0 > delivered.size) {
+            // It was overtaken by a later one.
+            continue;
+        }
+        drop(table);
+        transaction
+            .open_table(DELIVERED)?
+            .insert(delivered.log, (delivered.size, delivered.receipt.encode().as_slice()))?;
         trim(&transaction, delivered.log, delivered.size / BLOCK * BLOCK, Some(delivered.keep_from))?;
     }
     transaction.commit()?;
@@ -384,16 +396,17 @@ fn trim(transaction: &WriteTransaction, log: u8, before: u64, keep_from: Option<
     }
     let mut records = transaction.open_table(RECORDS)?;
     let mut gone: BTreeMap<u64, Option<Vec<u8>>> = BTreeMap::new();
-    let mut reached = base;
-    for entry in records.range((log, base)..(log, before))?.take(MAX_TRIMMED_ROWS) {
+    let (mut reached, mut bytes) = (base, 0);
+    for entry in records.range((log, base)..(log, before))? {
         let (key, row) = entry?;
         let is_old =
             |record: &[u8]| keep_from.is_none_or(|from| time_and_caller(record).is_some_and(|(time, _)| time < from));
-        let mut records = row::records(key.value().1, row.value());
-        reached =
-            records.by_ref().take_while(|stored| is_old(stored.record)).last().map_or(reached, |last| last.index + 1);
+        let young = row::records(key.value().1, row.value()).find(|stored| !is_old(stored.record));
+        let end = row::count(row.value()).map_or(reached, |count| key.value().1 + count);
+        reached = young.map_or(end, |young| young.index);
         gone.insert(key.value().1, None);
-        if !records.is_whole() || reached >= before {
+        bytes += row.value().len();
+        if young.is_some() || reached >= before || bytes >= MAX_TRIMMED_BYTES {
             break;
         }
     }

@@ -37,6 +37,7 @@ use tokio::sync::oneshot;
 use super::{
     Damage, FILE, LogTool, StoreError,
     reader::Reader,
+    receipt::KeptReceipt,
     space::{Space, SpaceLimits},
     store::{COMMIT, DELIVERED, HEADS, JOURNAL, META, NODES, RECORDS, TRIMMED},
     writer::{Commits, Item},
@@ -120,6 +121,7 @@ impl Written {
         let (home, log) = (member(home), self.reader().id());
         let root = self.reader().root_at(home, size).unwrap().expect("so many there are");
         let receipt = DeliveryReceipt { issuer: home, log, size, root, issued_at: NOW }.sign(&self.statement_key);
+        let receipt = KeptReceipt { key: self.statement_key.verifying_key().clone(), receipt };
         assert!(self.commits.commit(&mut vec![Item::Delivered { home, size, receipt, keep_from }]));
     }
 
@@ -195,6 +197,7 @@ fn batches_and_proofs_lead_to_the_signed_head_whatever_was_trimmed() {
         frontier.push(merkle::leaf_hash(record));
         roots.push(frontier.root());
     }
+    let leaf_at = |index: u64| merkle::leaf_hash(&all[index as usize]);
     for trimmed in [0, 700, 1500] {
         if trimmed > 0 {
             written.deliver("44", trimmed, NOW.plus(Duration::from_secs(1)));
@@ -212,17 +215,18 @@ fn batches_and_proofs_lead_to_the_signed_head_whatever_was_trimmed() {
             assert_eq!(reader.root_at(home, first).unwrap(), Some(roots[first as usize]));
         }
         for index in [kept_from, 1400, 1499] {
-            let proof = reader.prove(reader.id(), Realm::Member(home), index).unwrap();
-            assert_eq!(proof.leaf, merkle::leaf_hash(&all[index as usize]));
-            assert_eq!(root_of_path(proof.leaf, index, 1500, &proof.path), Some(roots[1500]), "{index}");
+            let leaf = merkle::leaf_hash(&all[index as usize]);
+            let proof = reader.prove(reader.id(), Realm::Member(home), index, &leaf).unwrap();
+            assert_eq!(root_of_path(leaf, index, 1500, &proof.path), Some(roots[1500]), "{index}");
+            assert!(reader.prove(reader.id(), Realm::Member(home), index, &[0; 32]).is_err(), "without the record");
         }
         let frontier = reader.frontier(home, kept_from).unwrap();
         assert_eq!(merkle::Frontier::from_peaks(kept_from, frontier).unwrap().root(), roots[kept_from as usize]);
         if kept_from > 0 {
             assert_eq!(reader.root_at(home, kept_from - 1).unwrap(), None);
-            assert!(reader.prove(reader.id(), Realm::Member(home), kept_from - 1).is_err());
+            assert!(reader.prove(reader.id(), Realm::Member(home), kept_from - 1, &leaf_at(kept_from - 1)).is_err());
         }
-        assert!(reader.prove(reader.id(), Realm::Member(home), 1500).is_err());
+        assert!(reader.prove(reader.id(), Realm::Member(home), 1500, &[0; 32]).is_err());
     }
     let room = 3 * all[1400].len();
     assert_eq!(written.reader().batch(home, 1400, 100, room).unwrap().records.len(), 3, "bytes are bounded too");
@@ -320,6 +324,39 @@ fn an_older_copy_is_found_by_its_witness_by_a_checkpoint_and_by_homes_receipt() 
     let damage = LogTool::open(dir.path()).unwrap().check_extends(&kept, &domain).unwrap().unwrap_err();
     assert!(damage.what.contains("not the one"), "{damage}");
     assert_ne!(fs::read(dir.path().join(FILE)).unwrap(), newer);
+}
+
+#[test]
+fn a_store_that_is_written_meanwhile_is_not_accused() {
+    let (dir, mut written) = written();
+    written.put("44", 10, 1, NOW);
+    let (list, looked) = (written.list(), LogTool::open(dir.path()).unwrap());
+    written.put("44", 90, 1, NOW);
+    assert!(looked.verify(Some(&list), NOW).unwrap().iter().all(Result::is_ok), "it has gone on since");
+}
+
+#[test]
+fn a_receipt_by_a_key_that_is_no_longer_listed_is_said_and_is_no_damage() {
+    let (dir, mut written) = written();
+    written.put("44", 10, 1, NOW);
+    written.deliver("44", 10, NOW);
+    let mut list = written.list();
+    list.members.get_mut(&member("44")).unwrap().statement_keys.clear();
+    let found = LogTool::open(dir.path()).unwrap().verify(Some(&list), NOW).unwrap();
+    let [Ok(verified)] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((verified.delivered, verified.receipt_is_listed), (10, false));
+}
+
+#[test]
+fn disowned_logs_stay_so_until_somebody_has_looked() {
+    let (dir, mut written) = written();
+    written.put("44", 10, 1, NOW);
+    let list = written.list();
+    drop(written);
+    super::disowned::mark(&dir.path().join(FILE), "a head").unwrap();
+    assert!(damages(dir.path(), &list)[0].what.contains("record.disowned"));
+    let refused = Written::open(dir.path()).err().expect("a restart does not forget it");
+    assert!(refused.to_string().contains("a head of it that it never had"), "{refused}");
 }
 
 /// What somebody does to a store behind its gateway's back.

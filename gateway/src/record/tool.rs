@@ -18,16 +18,19 @@ use proto::{
 };
 
 use super::{
-    FILE,
+    FILE, disowned,
     store::{Damage, Store, StoreError, open_to_read},
     verify::{By, Verified, verify},
     view::View,
+    witness,
 };
 
 /// A replica's logs, to look at.
 pub struct LogTool {
     path: PathBuf,
     view: View,
+    /// What the witness said before the store was looked at: its gateway may have gone on since.
+    witnessed: Option<Vec<u8>>,
 }
 
 /// A record, to show.
@@ -73,8 +76,9 @@ impl LogTool {
     /// Opens the logs under a data directory as they are now.
     pub fn open(data_dir: &Path) -> Result<Self, LogError> {
         let path = data_dir.join(FILE);
+        let witnessed = witness::read(&path);
         let view = View::of(&open_to_read(&path)?)?;
-        Ok(Self { path, view })
+        Ok(Self { path, view, witnessed })
     }
 
     /// Their public key.
@@ -84,7 +88,10 @@ impl LogTool {
 
     /// Verifies all logs; of each that is not as it was, the first index that is not, and why.
     pub fn verify(&self, list: Option<&TrustList>, now: UnixTime) -> Result<Vec<Result<Verified, Damage>>, LogError> {
-        Ok(verify(&self.view, &self.path, By { list, now })?)
+        let witnessed = witness::last(self.witnessed.as_deref(), self.key());
+        let mut found = verify(&self.view, witnessed, By { list, now })?;
+        found.extend(disowned::found(&self.path).map(Err));
+        Ok(found)
     }
 
     /// Whether a log extends what this checkpoint of it, kept from earlier, says.

@@ -4,7 +4,7 @@
 use proto::{
     identity::Realm,
     log::{
-        commit::hash_of_heads,
+        commit::{Commit, hash_of_heads},
         delivery::DeliveryReceipt,
         merkle::{Frontier, Hash, peaks_of},
         owner_from_number,
@@ -13,20 +13,20 @@ use proto::{
     time::UnixTime,
     trust::TrustList,
 };
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use super::{
     logs::{BLOCK_LEVEL, Heads},
+    receipt::KeptReceipt,
     row,
     store::{Damage, StoreError},
     view::{LogView, View, size_of},
-    witness,
 };
 
 /// What is verified by beside the store itself.
 #[derive(Clone, Copy)]
 pub(super) struct By<'a> {
-    /// The trust list, if there is one: without it keys are the store's own, and receipts are not opened.
+    /// The trust list, if there is one: without it keys are the store's own.
     pub(super) list: Option<&'a TrustList>,
     /// For receipts that cannot be from later.
     pub(super) now: UnixTime,
@@ -45,16 +45,18 @@ pub struct Verified {
     pub root: Hash,
     /// How many of them home has a receipt for.
     pub delivered: u64,
+    /// Whether the trust list has the key of that receipt: members change their keys.
+    pub receipt_is_listed: bool,
 }
 
 /// Checks the last commit against the heads and the witness. Returns the commit's number and the heads.
-pub(super) fn check_store(view: &View, path: &Path) -> Result<(u64, Heads), StoreError> {
+pub(super) fn check_store(view: &View, witnessed: Option<Commit>) -> Result<(u64, Heads), StoreError> {
     let (commit, heads) = (view.commit()?, view.heads()?);
     let number = commit.map_or(0, |commit| commit.number);
     let journal = view.journal()?;
     // It has the last commits, all of them up to the last.
     let expected = number.saturating_sub(journal.len() as u64)..number;
-    if !journal.iter().map(|(number, _)| number - 1).eq(expected) {
+    if !journal.iter().map(|(number, _)| number.wrapping_sub(1)).eq(expected) {
         return Err(Damage::of_store("its journal does not have the last commits").into());
     }
     match commit {
@@ -63,7 +65,7 @@ pub(super) fn check_store(view: &View, path: &Path) -> Result<(u64, Heads), Stor
         Some(commit) if hash_of_heads(heads.values()) == commit.heads => {}
         Some(_) => return Err(Damage::of_store("its heads are not those of its last commit").into()),
     }
-    if let Some(seen) = witness::last(path, view.key().key().verifying_key())
+    if let Some(seen) = witnessed
         && seen.number > number
     {
         let what = format!("it is an older copy: it ends with commit {number}, and commit {} was made", seen.number);
@@ -73,9 +75,13 @@ pub(super) fn check_store(view: &View, path: &Path) -> Result<(u64, Heads), Stor
 }
 
 /// Verifies everything that is stored. What is wrong is all there is to say of a log: the others are verified still.
-pub(super) fn verify(view: &View, path: &Path, by: By<'_>) -> Result<Vec<Result<Verified, Damage>>, StoreError> {
+pub(super) fn verify(
+    view: &View,
+    witnessed: Option<Commit>,
+    by: By<'_>,
+) -> Result<Vec<Result<Verified, Damage>>, StoreError> {
     let mut found = Vec::new();
-    let heads = match check_store(view, path) {
+    let heads = match check_store(view, witnessed) {
         Ok((_, heads)) => heads,
         Err(StoreError::Damaged(damage)) => {
             found.push(Err(damage));
@@ -102,7 +108,7 @@ fn verify_log(view: &View, heads: &Heads, log: u8, by: By<'_>) -> Result<Verifie
     let owner = owner_from_number(log).ok_or_else(|| Damage::of_store(format!("there is a log {log} of nobody")))?;
     let base = view.base(log)?;
     let delivered = delivered(view, owner, log, by)?;
-    let receipt = delivered.map(|receipt| (receipt.size, receipt.root));
+    let receipt = delivered.map(|(receipt, _)| (receipt.size, receipt.root));
     view.log(log).rows(0, |first, _| {
         if first < base {
             return Err(
@@ -113,24 +119,31 @@ fn verify_log(view: &View, heads: &Heads, log: u8, by: By<'_>) -> Result<Verifie
     })?;
     let frontier = walk(&view.log(log), heads, base, receipt, |_, _| ())?;
     check_nodes(&view.log(log), base, frontier.size())?;
-    let size = delivered.map_or(0, |receipt| receipt.size);
-    if owner != Realm::Gateway && base > size && by.list.is_some() {
+    let (size, receipt_is_listed) = delivered.map_or((0, true), |(receipt, listed)| (receipt.size, listed));
+    if owner != Realm::Gateway && base > size {
         return Err(Damage::of_log(log, "it is trimmed and home has no receipt for it").into());
     }
-    Ok(Verified { owner, kept_from: base, size: frontier.size(), root: frontier.root(), delivered: size })
+    Ok(Verified {
+        owner,
+        kept_from: base,
+        size: frontier.size(),
+        root: frontier.root(),
+        delivered: size,
+        receipt_is_listed,
+    })
 }
 
-/// Home's receipt, verified where there is a trust list.
-fn delivered(view: &View, owner: Realm, log: u8, by: By<'_>) -> Result<Option<DeliveryReceipt>, StoreError> {
-    let (Some((size, bytes)), Some(list), Realm::Member(member)) = (view.delivered(log)?, by.list, owner) else {
-        return Ok(None);
-    };
+/// Home's receipt, verified by the key it is kept with, and whether the trust list has that key still.
+fn delivered(view: &View, owner: Realm, log: u8, by: By<'_>) -> Result<Option<(DeliveryReceipt, bool)>, StoreError> {
+    let (Some((size, bytes)), Realm::Member(member)) = (view.delivered(log)?, owner) else { return Ok(None) };
+    let kept = KeptReceipt::decode(&bytes).ok_or_else(|| Damage::of_log(log, "home's receipt has no key"))?;
     let bad = |refusal: Refusal| Damage::of_log(log, format!("home's receipt does not verify: {refusal}"));
-    let receipt = DeliveryReceipt::open(&bytes, member, list, by.now).map_err(bad)?;
+    let receipt = DeliveryReceipt::open_by(&kept.receipt, member, &kept.key, by.now).map_err(bad)?;
     if (receipt.log, receipt.size) != (view.id(), size) {
         return Err(Damage::of_log(log, "home's receipt is for another log, or another size").into());
     }
-    Ok(Some(receipt))
+    let listed = by.list.is_none_or(|list| list.receipt_key(member, kept.key.kid()).is_ok_and(|key| *key == kept.key));
+    Ok(Some((receipt, listed)))
 }
 
 /// Walks a log's records from `from`, a whole number of blocks, to its end, and checks each against its place, the subtrees

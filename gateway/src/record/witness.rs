@@ -34,10 +34,14 @@ impl Witness {
     }
 }
 
+/// What the witness of a store says now, to be read before the store is.
+pub(super) fn read(store: &Path) -> Option<Vec<u8>> {
+    std::fs::read(path_beside(store)).ok()
+}
+
 /// The last commit that was witnessed under this key, if there is a witness of it.
-pub(super) fn last(store: &Path, key: &VerifyingKey) -> Option<Commit> {
-    let bytes = std::fs::read(path_beside(store)).ok()?;
-    let (length, rest) = bytes.split_first_chunk::<2>()?;
+pub(super) fn last(witness: Option<&[u8]>, key: &VerifyingKey) -> Option<Commit> {
+    let (length, rest) = witness?.split_first_chunk::<2>()?;
     let signed = rest.get(..usize::from(u16::from_be_bytes(*length)))?;
     Commit::open_by(signed, key).ok()
 }

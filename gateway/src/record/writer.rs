@@ -24,7 +24,7 @@ use proto::{
     member::Member,
     time::{Clock, UnixTime},
 };
-use redb::ReadableDatabase as _;
+use redb::{Database, ReadableDatabase as _};
 use tokio::{
     sync::{mpsc, oneshot},
     task,
@@ -33,14 +33,16 @@ use tracing::{error, info, warn};
 
 pub(super) use super::logs::Committed;
 use super::{
+    disowned,
     journal::Journal,
     logs::{Append, BLOCK, Heads, LogKey, Logs},
     reader::Reader,
+    receipt::KeptReceipt,
     space::Space,
-    store::{Also, Delivered, Store, StoreError},
+    store::{Also, Damage, Delivered, Store, StoreError},
     verify::{check_store, walk},
-    view::View,
-    witness::Witness,
+    view::{View, size_of},
+    witness::{self, Witness},
 };
 use crate::{metrics::RecordMetrics, redemption::Claim};
 
@@ -69,7 +71,7 @@ pub(super) enum Item {
     Delivered {
         home: Member,
         size: u64,
-        receipt: Vec<u8>,
+        receipt: KeptReceipt,
         keep_from: UnixTime,
     },
 }
@@ -164,15 +166,20 @@ impl Commits {
         impaired: Impaired,
     ) -> Result<Self, StoreError> {
         let (store, key) = Store::open(path, max_refusals)?;
-        let view = view(&store)?;
-        let (number, heads) = check_store(&view, path)?;
+        let witnessed = witness::read(path);
+        let database = store.database();
+        let view = view(database.as_deref())?;
+        let (number, heads) = check_store(&view, witness::last(witnessed.as_deref(), key.key().verifying_key()))?;
+        if let Some(damage) = disowned::found(path) {
+            return Err(damage.into());
+        }
         let mut frontiers = BTreeMap::new();
         for (log, head) in &heads {
-            let from = match view.delivered(*log)? {
-                Some((size, _)) => size.min(head.size) / BLOCK * BLOCK,
-                None => view.base(*log)?,
-            };
             let delivered = view.delivered(*log)?.map_or(0, |(size, _)| size);
+            let from = (delivered.min(head.size) / BLOCK * BLOCK).max(view.base(*log)?);
+            if let Realm::Member(home) = head.owner {
+                space.settled(home, delivered);
+            }
             let frontier = walk(&view.log(*log), &heads, from, None, |index, record| {
                 if let (Realm::Member(home), true) = (head.owner, index >= delivered)
                     && let Some((_, caller)) = time_and_caller(record)
@@ -260,8 +267,7 @@ impl Commits {
 
     fn try_commit(&mut self, batch: &[Item]) -> Result<Option<Arc<Committed>>, StoreError> {
         if self.store.database().is_none() {
-            self.store.reopen()?;
-            self.reload()?;
+            self.reopen()?;
         }
         let now = self.clock.now();
         let appends = || batch.iter().filter_map(Item::append);
@@ -288,16 +294,35 @@ impl Commits {
         Ok(Some(committed))
     }
 
-    /// Takes up what the store says after it was opened again: a commit that failed may have come through.
-    fn reload(&mut self) -> Result<(), StoreError> {
-        let view = view(&self.store)?;
-        let (number, heads) = check_store(&view, &self.path)?;
+    /// Opens the store again and takes up what it says, since a commit that failed may have come through; but not one that is
+    /// not as it was, nor another one.
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        let witnessed = witness::read(&self.path);
+        let database = self.store.reopen()?;
+        let view = view(Some(&database))?;
+        if view.id() != self.key.id() {
+            return Err(Damage::of_store("it is another store now").into());
+        }
+        let key = self.key.key().verifying_key();
+        let (number, heads) = check_store(&view, witness::last(witnessed.as_deref(), key))?;
+        let before = self.logs.heads();
         let mut frontiers: BTreeMap<u8, Frontier> = BTreeMap::new();
         for (log, head) in &heads {
-            frontiers.insert(*log, walk(&view.log(*log), &heads, head.size / BLOCK * BLOCK, None, |_, _| ())?);
+            let known = size_of(&before, *log);
+            let from = known.min(head.size) / BLOCK * BLOCK;
+            let frontier = walk(&view.log(*log), &heads, from, None, |index, record| {
+                if let (Realm::Member(home), true) = (head.owner, index >= known)
+                    && let Some((_, caller)) = time_and_caller(record)
+                {
+                    self.space.found(home, &caller, record.len());
+                }
+            })?;
+            frontiers.insert(*log, frontier);
         }
         self.logs = Logs::new(self.key.clone(), number, frontiers);
         self.journal = journal(&view)?;
+        drop(view);
+        self.store.take_up(database);
         self.published.store(self.logs.heads());
         Ok(())
     }
@@ -309,8 +334,8 @@ fn journal(view: &View) -> Result<Journal, StoreError> {
     Ok(journal)
 }
 
-fn view(store: &Store) -> Result<View, StoreError> {
-    let database = store.database().ok_or_else(|| std::io::Error::other("the store is closed"))?;
+fn view(database: Option<&Database>) -> Result<View, StoreError> {
+    let database = database.ok_or_else(|| std::io::Error::other("the store is closed"))?;
     View::of(&database.begin_read().map_err(|error| StoreError::Failed(Box::new(error.into())))?)
 }
 

@@ -6,7 +6,7 @@ use crate::{
     cose::{self, Unverified},
     member::Member,
     refusal::{Object, Reason, Refusal},
-    suite::SigningKey,
+    suite::{SigningKey, VerifyingKey},
     time::{CLOCK_LEEWAY, UnixTime},
     trust::TrustList,
 };
@@ -49,6 +49,41 @@ impl DeliveryReceipt {
 
     /// Reads a receipt and verifies it by the trust list: of this member, and not from the future.
     pub fn open(bytes: &[u8], member: Member, list: &TrustList, now: UnixTime) -> Result<Self, Refusal> {
+        Ok(Self::open_with_key(bytes, member, list, now)?.0)
+    }
+
+    /// The same, and which of the member's keys it is by.
+    pub fn open_with_key<'l>(
+        bytes: &[u8],
+        member: Member,
+        list: &'l TrustList,
+        now: UnixTime,
+    ) -> Result<(Self, &'l VerifyingKey), Refusal> {
+        let (object, receipt) = Self::parse(bytes, member)?;
+        let key = list.receipt_key(member, object.kid())?;
+        receipt.verify(&object, key, now)?;
+        Ok((receipt, key))
+    }
+
+    /// Reads a receipt of a member and verifies it by one key.
+    pub fn open_by(bytes: &[u8], member: Member, key: &VerifyingKey, now: UnixTime) -> Result<Self, Refusal> {
+        let (object, receipt) = Self::parse(bytes, member)?;
+        if object.kid() != key.kid() {
+            return Err(Refusal::of(OBJECT, Reason::KeyUnknown));
+        }
+        receipt.verify(&object, key, now)?;
+        Ok(receipt)
+    }
+
+    fn verify(&self, object: &Unverified, key: &VerifyingKey, now: UnixTime) -> Result<(), Refusal> {
+        object.verify(key, b"")?;
+        if self.issued_at > now.plus(CLOCK_LEEWAY) {
+            return Err(Refusal::of(OBJECT, Reason::NotYetValid).with("seconds", self.issued_at.since(now)));
+        }
+        Ok(())
+    }
+
+    fn parse(bytes: &[u8], member: Member) -> Result<(Unverified, Self), Refusal> {
         let object = Unverified::parse(OBJECT, bytes)?;
         let mut claims = Fields::open(OBJECT, object.payload()?)?;
         let issuer = claims.text(ISS, 2)?.parse().map_err(|_| Refusal::of(OBJECT, Reason::MemberUnknown))?;
@@ -58,11 +93,7 @@ impl DeliveryReceipt {
         if issuer != member {
             return Err(Refusal::malformed(OBJECT, "it is another member's"));
         }
-        object.verify(list.receipt_key(member, object.kid())?, b"")?;
-        if issued_at > now.plus(CLOCK_LEEWAY) {
-            return Err(Refusal::of(OBJECT, Reason::NotYetValid).with("seconds", issued_at.since(now)));
-        }
-        Ok(Self { issuer, log, size, root, issued_at })
+        Ok((object, Self { issuer, log, size, root, issued_at }))
     }
 }
 
@@ -107,6 +138,7 @@ mod tests {
         let receipt = DeliveryReceipt { issuer: member, log: LogId([1; 32]), size: 9, root: [2; 32], issued_at: NOW };
         let bytes = receipt.sign(&key);
         assert_eq!(DeliveryReceipt::open(&bytes, member, &list, NOW), Ok(receipt));
+        assert_eq!(DeliveryReceipt::open_by(&bytes, member, key.verifying_key(), NOW), Ok(receipt));
         let refused = |bytes: &[u8], of, now| DeliveryReceipt::open(bytes, of, &list, now).unwrap_err().reason();
         assert_eq!(refused(&bytes, other, NOW), Reason::ObjectMalformed);
         assert_eq!(refused(&bytes, member, NOW.minus(Duration::from_secs(31))), Reason::NotYetValid);
