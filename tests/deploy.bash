@@ -67,6 +67,20 @@ prepared() {
   if $asked; then check prepared-new-disk begin_new_logs "$federation" "$port"; fi
 }
 
+# A copy of the logs whose pages are another file's from the fifth on: `gateway log verify` says so.
+damage_pages() {
+  local data=$1/gateway/data
+  cp "$data/record.redb" "$data/record.kept" || return
+  dd if=/dev/urandom of="$data/record.redb" bs=4096 seek=4 count=400 conv=notrunc status=none || return
+  local found
+  if found=$("$built/gateway" log verify --config "$1/gateway/gateway.toml" 2>&1); then
+    unable 'damaged pages were not found'
+    return
+  fi
+  printf '%s\n' "$found"
+  mv "$data/record.kept" "$data/record.redb"
+}
+
 # Three ports in a row that nobody has, nor those that deploy/prepare gives the private listeners.
 free_ports() {
   local port offset
@@ -129,6 +143,12 @@ begin_new_logs() {
   old=$("$built/gateway" log key --data-dir "$federation/gateway/data") || return
   "$built/gateway" log checkpoint --config "$config" --log 44 >"$kept" || return
   "$built/gateway" log verify --config "$config" --checkpoint "$kept" || return
+  "$built/gateway" log show --config "$config" --log 44 | grep -q 'consent [0-9a-f]\{32\} exchange' || return
+  "$built/gateway" log export --config "$config" --out "$kept.export" || return
+  grep -q '"owner":"44","record":' "$kept.export" || return
+  [[ $(stat -c %a "$kept.export") == 600 ]] || unable 'an export that others may read' || return
+  # Pages that are not what was written: a finding, whatever becomes of who reads them.
+  damage_pages "$federation" || return
   mv -- "$federation/gateway/data" "$federation/gateway/data.lost" || return
   prepare_federation "$federation" "$port" || return
   new=$("$built/gateway" log key --data-dir "$federation/gateway/data") || return
