@@ -220,7 +220,7 @@ async fn logs_are_verified_and_shown_beside_a_node_that_runs() {
     other[1] = entry(Cti([8; 16]), now).encode();
     deliver(channel, delivery(&federation, other)).await;
     let (well, said) = verify(&federation);
-    let found = "held 3, shown a head of 3, at record 1\n1 logs, 0 failed, 1 conflicts on file\n";
+    let found = "held 3, shown a head of 3, at record 1\n1 logs, 0 failed, 0 gaps, 1 conflicts on file\n";
     assert!(!well && said.contains(found), "{said}");
     // A traveler who is forgotten takes nothing out of the log.
     let mut traveler = TravelerServiceClient::new(federation.dial(&node, &backend()));

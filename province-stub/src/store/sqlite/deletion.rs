@@ -35,10 +35,12 @@ pub(super) async fn forget(
     let honoured = codes::honoured(connection, person, now).await?;
     let revoked = honoured.len() as u32;
     let head = changes::append(connection, honoured, ChangeKind::Revoked, now, random).await?;
+    let by_hand = sqlx::query_scalar("SELECT count(*) FROM code WHERE person = ? AND by_hand");
+    let by_hand = by_hand.bind(person.0).fetch_one(&mut *connection).await?;
     for statement in FORGET {
         sqlx::query(statement).bind(person.0).execute(&mut *connection).await?;
     }
-    Ok(Forgotten { head, revoked })
+    Ok(Forgotten { head, revoked, by_hand })
 }
 
 /// Empties the write-ahead log, in which pages from before still lie. A reader in the middle of something can keep it from
