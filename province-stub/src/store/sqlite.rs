@@ -82,6 +82,7 @@ impl SqliteStore {
             .pragma("cache_size", CACHE_SIZE)
             // What is deleted is written over: a traveler who is forgotten leaves nothing in free pages.
             .pragma("secure_delete", "ON")
+            .pragma("journal_size_limit", "0")
             // Statements carry no values, yet nothing that touches people belongs in a log.
             .disable_statement_logging();
         let pool = SqlitePoolOptions::new().acquire_timeout(WAIT).max_lifetime(None).test_before_acquire(false);
@@ -350,6 +351,10 @@ impl Store for SqliteStore {
         }
         forgotten += accesses::sweep(&mut tx, now.minus(access_retention), SWEPT_AT_ONCE).await?;
         tx.commit().await?;
+        if forgotten == 0 {
+            // What was still in use when a traveler was forgotten, or was swept before this, leaves the files now.
+            deletion::empty_log(&self.writer).await;
+        }
         Ok(forgotten)
     }
 
@@ -373,7 +378,7 @@ mod tests {
     use super::*;
     use crate::{
         store::{Name, suite},
-        test_support::{NOW, device_key, new_device, request, seeded_document},
+        test_support::{HOUR, NOW, device_key, new_device, request, seeded_document},
     };
 
     async fn open(dir: &Path) -> SqliteStore {
@@ -487,8 +492,11 @@ mod tests {
         let mut snapshot = reader.begin().await.unwrap();
         changes::head(&mut snapshot).await.unwrap();
         store.delete_traveler(again.id, NOW, &SystemRandom).await.unwrap();
+        assert_ne!(left(), [false; 3]);
         drop(snapshot);
         drop(reader);
+        store.sweep(NOW, HOUR).await.unwrap();
+        assert_eq!(left(), [false; 3], "the next sweep sees to it");
         store.close().await;
         assert!(!std::fs::exists(dir.path().join("node.db-wal")).unwrap());
         let file = std::fs::read(dir.path().join("node.db")).unwrap();

@@ -229,3 +229,28 @@ async fn logs_are_verified_and_shown_beside_a_node_that_runs() {
     assert!(verify(&federation).1.contains(&format!("ok   {log} ")));
     node.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_never_came_is_said_aloud() {
+    let federation = Federation::new();
+    write_config(&federation);
+    let node = federation.start().await;
+    let channel = federation.dial(&node, &gateway());
+    let records: Vec<_> = (0..6).map(|_| entry(Cti([9; 16]), SystemClock.now()).encode()).collect();
+    deliver(channel.clone(), delivery(&federation, records[..2].to_vec())).await;
+    assert!(verify(&federation).0);
+    // The gateway has no more than the tree over the first four: four and no peak beside it.
+    let mut before = Frontier::new();
+    records[..4].iter().for_each(|record| before.push(leaf_hash(record)));
+    let frontier = before.peaks().iter().map(|peak| peak.to_vec()).collect();
+    let behind = RecordAccessesRequest { first_index: 4, frontier, ..delivery(&federation, records.clone()) };
+    let behind = RecordAccessesRequest { records: records[4..].to_vec(), ..behind };
+    assert!(matches!(deliver(channel, behind).await, Answer::Receipt(_)));
+    let (well, said) = verify(&federation);
+    let log = LogId::of(federation.log_key.verifying_key());
+    assert!(!well && said.contains(&format!("\nGAP  {log} records 2..4 never came: ")), "{said}");
+    assert!(said.ends_with("2 logs, 0 failed, 1 gaps, 0 conflicts on file\n"), "{said}");
+    let metrics = scrape(&node).await;
+    assert!(metrics.contains("node_access_missing_total 2"), "{metrics}");
+    node.stop().await.unwrap();
+}
