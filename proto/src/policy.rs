@@ -352,6 +352,21 @@ mod tests {
     }
 
     #[test]
+    fn no_record_is_forgotten_before_its_traveler_sees_it() {
+        let with = |delay: &str| {
+            let shortest = NATIONAL.replacen("home_retention = \"183d\"", "home_retention = \"1d\"", 1);
+            Policy::from_toml(&shortest.replacen(
+                "visibility_delay = \"0s\"",
+                &format!("visibility_delay = \"{delay}\""),
+                1,
+            ))
+        };
+        assert!(with("86399s").is_ok());
+        let error = with("1d").unwrap_err().to_string();
+        assert!(error.starts_with("access_log.visibility_delay: "), "{error}");
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (from, to, named) in [
             ("proof = \"60s\"", "proof = \"61s\"", "lives.proof"),

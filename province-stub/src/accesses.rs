@@ -5,7 +5,13 @@
 
 pub mod verify;
 
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
 use proto::{
+    identity::PeerId,
     log::{
         LogId,
         checkpoint::Checkpoint,
@@ -13,7 +19,7 @@ use proto::{
         merkle::{Frontier, Hash},
     },
     policy::Policy,
-    refusal::{Reason, Refusal},
+    refusal::{Blame, Object, Reason, Refusal},
     time::UnixTime,
     trust::TrustList,
 };
@@ -31,20 +37,56 @@ use crate::{
 pub const MAX_RECORDS: usize = 1_000;
 
 /// What a replica brings, in the form the contract gives it. Nothing of it is verified yet.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Brought {
     /// The log it says it is of.
     pub log: LogId,
     /// The index of the first record.
     pub first_index: u64,
-    /// The records.
-    pub records: Vec<NewAccess>,
+    /// The records, each of which nobody has read yet.
+    pub records: Vec<Vec<u8>>,
     /// The log's head, a signed note.
     pub checkpoint: String,
     /// That the head extends the tree that ends with the records.
     pub proof: Vec<Hash>,
     /// The tree over what was before the records, if the replica has no more of it than that.
     pub before: Option<Frontier>,
+}
+
+/// The peers that are bringing something now. Each has one call under way at most: the store has one writer, and revocations
+/// need it.
+#[derive(Clone, Debug, Default)]
+pub struct Deliveries(Arc<Mutex<BTreeSet<PeerId>>>);
+
+/// A delivery under way; over when it is dropped.
+#[derive(Debug)]
+pub struct UnderWay {
+    caller: PeerId,
+    deliveries: Deliveries,
+}
+
+impl Deliveries {
+    /// A place for a peer's delivery.
+    ///
+    /// # Errors
+    /// OVERLOADED if the peer has one under way.
+    pub fn admit(&self, caller: &PeerId) -> Result<UnderWay, Refusal> {
+        if !self.peers().insert(caller.clone()) {
+            return Err(Refusal::new(Reason::Overloaded).with("limit", "deliveries").blaming(Blame::Home));
+        }
+        Ok(UnderWay { caller: caller.clone(), deliveries: self.clone() })
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeSet<PeerId>> {
+        // No holder panics between two halves of a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.deliveries.peers().remove(&self.caller);
+    }
 }
 
 /// What a replica is answered.
@@ -60,6 +102,10 @@ pub enum Taken {
         unmatched: u32,
         /// How many of those nobody can read.
         unreadable: u32,
+        /// How many of the new ones say they are of a time that is yet to come.
+        ahead: u32,
+        /// How many before them never came.
+        missing: u64,
     },
     /// Nothing was stored: there are two histories.
     Conflict(Conflict),
@@ -71,11 +117,14 @@ pub async fn record<S: Store>(
     home: &Home<S>,
     list: &TrustList,
     now: UnixTime,
+    caller: PeerId,
     brought: Brought,
 ) -> Result<Taken, Refusal> {
     let checkpoint = open_checkpoint(home, list, &brought)?;
+    let key = list.log_key(Object::Checkpoint, checkpoint.log.kid())?.clone();
     let Brought { log, first_index, records, checkpoint: note, proof, before } = brought;
-    let delivery = Delivery { log, first_index, records, checkpoint, note, proof, before, now };
+    let records = records.into_iter().map(NewAccess::new).collect();
+    let delivery = Delivery { log, key, caller, first_index, records, checkpoint, note, proof, before, now };
     match home.store.record_accesses(&delivery).await? {
         Delivered::Held { size, root, stored, unmatched, missing } => {
             if missing > 0 {
@@ -86,11 +135,12 @@ pub async fn record<S: Store>(
             // What is new is at the end.
             let new = &delivery.records[delivery.records.len() - stored as usize..];
             let unreadable = new.iter().filter(|access| access.says.is_none()).count() as u32;
-            Ok(Taken::Receipt { receipt, stored, unmatched, unreadable })
+            let ahead = new.iter().filter(|access| access.says.is_some_and(|(time, _)| time > now)).count() as u32;
+            Ok(Taken::Receipt { receipt, stored, unmatched, unreadable, ahead, missing })
         }
         Delivered::Conflict(conflict) => {
             let Conflict { held_size, shown_size, index, .. } = conflict;
-            error!(%log, held_size, shown_size, index, "an access log tells two stories: both heads are kept as evidence");
+            error!(%log, caller = %delivery.caller, held_size, shown_size, index, "an access log tells two stories: both heads are kept as evidence");
             Ok(Taken::Conflict(conflict))
         }
     }
@@ -139,10 +189,11 @@ pub async fn list<S: Store>(
     let until = now.minus(policy.access_log.visibility_delay);
     let accesses = home.store.accesses(person, until, after, size).await?;
     let full = accesses.len() == size as usize;
-    let key = |last: &TravelerAccess| AccessKey { time: last.entry.time, log: last.log, index: last.index };
-    let next = accesses.last().filter(|_| full).map(key);
+    let next = accesses.last().filter(|_| full).map(|last| last.key);
     Ok(Page { accesses, next })
 }
+
+redacted!(Brought);
 
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,8 @@ pub(crate) struct NodeMetrics {
     changes: Counter<u64>,
     deletions: Counter<u64>,
     accesses: Counter<u64>,
+    accesses_ahead: Counter<u64>,
+    access_missing: Counter<u64>,
     access_conflicts: Counter<u64>,
 }
 
@@ -33,6 +35,14 @@ impl NodeMetrics {
                 "node_accesses",
                 "Access records stored, by whose they are: a traveler's (matched), of no known consent (unmatched), or \
                  nobody can tell (unreadable).",
+            ),
+            accesses_ahead: counter(
+                "node_accesses_ahead",
+                "Access records stored that say they are of a time that was yet to come: they are listed as of when they came.",
+            ),
+            access_missing: counter(
+                "node_access_missing",
+                "Access records that never came and that the gateway no longer has.",
             ),
             access_conflicts: counter("node_access_conflicts", "Deliveries of access logs that tell two stories."),
         }
@@ -55,7 +65,7 @@ impl NodeMetrics {
     }
 
     pub(crate) fn took_in(&self, taken: &Taken) {
-        let Taken::Receipt { stored, unmatched, unreadable, .. } = *taken else {
+        let Taken::Receipt { stored, unmatched, unreadable, ahead, missing, .. } = *taken else {
             return self.access_conflicts.add(1, &[]);
         };
         let counts =
@@ -63,6 +73,8 @@ impl NodeMetrics {
         for (whose, count) in counts {
             self.accesses.add(u64::from(count), &[KeyValue::new("whose", whose)]);
         }
+        self.accesses_ahead.add(u64::from(ahead), &[]);
+        self.access_missing.add(missing, &[]);
     }
 
     pub(crate) fn changed(&self, events: u32) {

@@ -35,6 +35,7 @@ use tonic::service::Routes;
 use tracing::{info, warn};
 
 use crate::{
+    accesses::Deliveries,
     config::Config,
     home::Home,
     issuance::Issued,
@@ -187,6 +188,7 @@ impl<S: Store> Node<S> {
             trust: standing.trust.clone(),
             metrics: NodeMetrics::new(&metrics.meter()),
             watchers: Arc::new(Watchers::new(config.watch, shutdown.clone())),
+            deliveries: Deliveries::default(),
         });
         let sweeping = tokio::spawn(sweep(home.clone(), standing.trust.clone()));
         let service = service(endpoint, &config, &metrics);

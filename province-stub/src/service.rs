@@ -38,7 +38,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, debug_span, field::Empty};
 
 use crate::{
-    accesses::{self, Taken},
+    accesses::{self, Deliveries, Taken},
     assignment::set_code,
     consents, deletion,
     enrollment::enroll,
@@ -46,7 +46,10 @@ use crate::{
     issuance::issue,
     lookup::{Answer, lookup},
     metrics::{NodeMetrics, outcome_word},
-    store::{IssuedConsent, Store, access_log::TravelerAccess},
+    store::{
+        IssuedConsent, Store,
+        access_log::{AccessKey, TravelerAccess},
+    },
     watch::Watchers,
 };
 
@@ -57,6 +60,7 @@ pub(crate) struct Endpoint<S> {
     pub(crate) trust: Arc<TrustStore>,
     pub(crate) metrics: NodeMetrics,
     pub(crate) watchers: Arc<Watchers>,
+    pub(crate) deliveries: Deliveries,
 }
 
 impl<S: Store> Endpoint<S> {
@@ -128,10 +132,11 @@ impl<S: Store> Endpoint<S> {
         })
     }
 
-    async fn answer_delete(&self, request: DeleteTravelerRequest) -> Result<DeleteTravelerResponse, Refusal> {
+    async fn answer_delete(&self, request: Request<DeleteTravelerRequest>) -> Result<DeleteTravelerResponse, Refusal> {
         let (_, now) = self.standing()?;
-        let device = parse::deletion(&request)?;
-        let forgotten = deletion::delete(&self.home, now, device).await?;
+        let backend = caller(&request)?.peer.clone();
+        let device = parse::deletion(request.get_ref())?;
+        let forgotten = deletion::delete(&self.home, now, &backend, device).await?;
         self.metrics.deleted();
         Ok(DeleteTravelerResponse {
             change_token: forgotten.head.to_change_token(self.home.member),
@@ -139,10 +144,12 @@ impl<S: Store> Endpoint<S> {
         })
     }
 
-    async fn answer_record(&self, request: RecordAccessesRequest) -> Result<Taken, Refusal> {
+    async fn answer_record(&self, request: Request<RecordAccessesRequest>) -> Result<Taken, Refusal> {
         let (trust, now) = self.standing()?;
-        let brought = parse::delivery(request)?;
-        accesses::record(&self.home, &trust.list, now, brought).await
+        let replica = caller(&request)?.peer.clone();
+        let _alone = self.deliveries.admit(&replica)?;
+        let brought = parse::delivery(request.into_inner())?;
+        accesses::record(&self.home, &trust.list, now, replica, brought).await
     }
 
     async fn answer_node(&self) -> Result<GetNodeResponse, Refusal> {
@@ -242,7 +249,7 @@ impl<S: Store> TravelerService for Endpoint<S> {
         &self,
         request: Request<DeleteTravelerRequest>,
     ) -> Result<Response<DeleteTravelerResponse>, Status> {
-        Ok(Response::new(self.answer_delete(request.into_inner()).await?))
+        Ok(Response::new(self.answer_delete(request).await?))
     }
 }
 
@@ -259,7 +266,7 @@ impl<S: Store> AccessLogService for Endpoint<S> {
         &self,
         request: Request<RecordAccessesRequest>,
     ) -> Result<Response<RecordAccessesResponse>, Status> {
-        let taken = self.answer_record(request.into_inner()).await?;
+        let taken = self.answer_record(request).await?;
         self.metrics.took_in(&taken);
         let result = match taken {
             Taken::Receipt { receipt, .. } => record_accesses_response::Result::Receipt(receipt),
@@ -274,7 +281,7 @@ impl<S: Store> AccessLogService for Endpoint<S> {
 }
 
 fn access(access: &TravelerAccess) -> Access {
-    let TravelerAccess { log, index, entry, device } = access;
+    let TravelerAccess { key: AccessKey { log, index, .. }, entry, device } = access;
     let (outcome, source, refused) = match &entry.ending {
         Ending::Answered { outcome, source, .. } => (*outcome, *source, ""),
         Ending::Refused(reason) => (Outcome::Unspecified, Source::Unspecified, &**reason),

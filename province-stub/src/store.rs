@@ -347,6 +347,8 @@ pub struct Forgotten {
     pub head: LogHead,
     /// How many consents were revoked.
     pub revoked: u32,
+    /// How many codes that were set by hand went with them.
+    pub by_hand: u32,
 }
 
 /// A person to add, with all that is known of them.

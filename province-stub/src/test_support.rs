@@ -194,6 +194,11 @@ pub(crate) fn entry(cti: Cti, time: UnixTime) -> Entry {
     }
 }
 
+/// The replica that brings what it recorded.
+pub(crate) fn replica() -> PeerId {
+    PeerId::gateway("1").unwrap()
+}
+
 /// The log that a replica keeps for this member, as far as it wants to tell.
 pub(crate) struct ReplicaLog {
     pub(crate) key: SigningKey,
@@ -258,6 +263,8 @@ impl ReplicaLog {
         let records = &self.records[first as usize..end as usize];
         Delivery {
             log: self.id(),
+            key: self.key.verifying_key().clone(),
+            caller: replica(),
             first_index: first,
             records: records.iter().cloned().map(NewAccess::new).collect(),
             checkpoint: self.checkpoint(size),

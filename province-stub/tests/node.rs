@@ -379,7 +379,8 @@ impl MakeWriter<'_> for Capture {
 
 #[tokio::test]
 async fn no_log_line_and_no_error_ever_holds_a_person() {
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(Capture).finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(Capture).with_ansi(false).finish();
     tracing::subscriber::set_global_default(subscriber).unwrap();
     let federation = Federation::new();
     let node = federation.start().await;
@@ -410,6 +411,10 @@ async fn no_log_line_and_no_error_ever_holds_a_person() {
     let log = String::from_utf8_lossy(&LOG.lock().unwrap()).into_owned();
     assert!(log.contains("node serves") && log.contains("the store does not answer"), "the log was captured");
     assert!(log.contains("an access log tells two stories"), "a conflict is said aloud");
+    let forgotten = log.lines().find(|line| line.contains("a traveler is forgotten")).unwrap();
+    for told in [&*backend().to_string(), "revoked=1", "by_hand=1"] {
+        assert!(forgotten.contains(told), "{told} in {forgotten}");
+    }
     let told = format!("{refused:?}");
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let cti = phone.cti(&federation);

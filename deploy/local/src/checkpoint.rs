@@ -123,7 +123,8 @@ impl Checkpoint {
     fn look(&self, presentation: &Presentation, purpose: Purpose, answer: RecognizeResponse) -> Result<Seen> {
         let trust = self.trust()?;
         let token = token(presentation, &trust).map_err(|refusal| anyhow!("the token: {refusal}"))?;
-        let question = Question { token: &token, venue: &self.venue, purpose };
+        let now = self.standing.trust.clock().now();
+        let question = Question { token: &token, venue: &self.venue, purpose, now };
         let receipt = Receipt::of(&answer, question, &trust.list)?;
         if answer.statement.is_empty() {
             return Ok(Seen { answer, receipt, statement: None, hint: None });
@@ -133,7 +134,7 @@ impl Checkpoint {
             let key = trust.list.statement_key(statement.issuer(), statement.kid())?;
             let statement = statement.verify(key)?;
             statement.check_binding(token.consent().issuer, token.hash())?;
-            statement.check_time(self.standing.trust.clock().now(), &trust.policy.lives)?;
+            statement.check_time(now, &trust.policy.lives)?;
             Ok(statement)
         };
         let statement = verified().map_err(|refusal: Refusal| anyhow!("the statement: {refusal}"))?;

@@ -1,6 +1,8 @@
 //! An answer's access receipt, verified as every venue can with the trust list alone: the exchange is on record, on the log of
 //! the traveler's home, and the record says what the answer says (I2).
 
+use std::time::Duration;
+
 use anyhow::{Result, anyhow, bail, ensure};
 use proto::{
     contract::{federation::GetInclusionProofResponse, recognition::RecognizeResponse},
@@ -14,10 +16,14 @@ use proto::{
     member::Member,
     suite::sha256,
     terms::Purpose,
+    time::UnixTime,
     token::ConsentToken,
     trust::TrustList,
     venue::VenueId,
 };
+
+/// How far from now the time of an answer's record may be.
+const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// A receipt that was verified and compared with its answer.
 #[derive(Clone, Debug)]
@@ -36,6 +42,8 @@ pub struct Question<'a> {
     pub venue: &'a VenueId,
     /// For this.
     pub purpose: Purpose,
+    /// As of now.
+    pub now: UnixTime,
 }
 
 impl Receipt {
@@ -54,6 +62,7 @@ impl Receipt {
         let compared = [
             ("log", on_record.owner == Realm::Member(home)),
             ("exchange", entry.exchange_id.as_slice() == answer.exchange_id),
+            ("time", entry.time.since(question.now).max(question.now.since(entry.time)) <= MAX_AGE.as_secs()),
             ("consent", entry.cti == question.token.consent().cti && entry.kind == question.token.consent().kind),
             ("venue", *entry.venue == *question.venue),
             ("purpose", entry.purpose == question.purpose),
@@ -132,7 +141,7 @@ mod tests {
         let token = UnverifiedToken::parse(pass.token()).unwrap();
         let key = list.consent_key(home, token.kid()).unwrap();
         let token = token.verify(key).unwrap();
-        let question = Question { token: &token, venue: at.venue(), purpose: Purpose::Entry };
+        let question = Question { token: &token, venue: at.venue(), purpose: Purpose::Entry, now: SystemClock.now() };
         assert!(Receipt::of(&one.answer, question, list).is_ok());
 
         let wrong = |answer: &RecognizeResponse, question| Receipt::of(answer, question, list).unwrap_err().to_string();
@@ -143,6 +152,9 @@ mod tests {
         );
         let why = Question { purpose: Purpose::Medical, ..question };
         assert_eq!(wrong(&one.answer, why), "the access receipt is of another purpose");
+        for now in [question.now.plus(MAX_AGE * 2), question.now.minus(MAX_AGE * 2)] {
+            assert_eq!(wrong(&one.answer, Question { now, ..question }), "the access receipt is of another time");
+        }
         let swapped = RecognizeResponse { access_receipt: another.answer.access_receipt.clone(), ..one.answer.clone() };
         assert_eq!(wrong(&swapped, question), "the access receipt is of another exchange");
         let altered = [

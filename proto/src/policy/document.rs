@@ -210,11 +210,18 @@ fn check_access_log(raw: &RawAccessLog) -> Result<AccessLogPolicy, PolicyError> 
         if (min..=max).contains(&value) && whole { Ok(value) } else { Err(wrong(key, &what)) }
     };
     let month = DAY * 30;
-    Ok(AccessLogPolicy {
+    let policy = AccessLogPolicy {
         gateway_retention: within("access_log.gateway_retention", raw.gateway_retention, Duration::ZERO, month)?,
         home_retention: within("access_log.home_retention", raw.home_retention, DAY, DAY * 3660)?,
         visibility_delay: within("access_log.visibility_delay", raw.visibility_delay, Duration::ZERO, month)?,
-    })
+    };
+    if policy.visibility_delay >= policy.home_retention {
+        return Err(wrong(
+            "access_log.visibility_delay",
+            "less than access_log.home_retention, or no traveler ever sees a record",
+        ));
+    }
+    Ok(policy)
 }
 
 fn check_place(key: &str, category: &str, purpose: &str) -> Result<(Category, Purpose), PolicyError> {

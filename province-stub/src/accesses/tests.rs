@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     seed::Condition,
     store::StoreError,
-    test_support::{Fixture, HOUR, NOW, ReplicaLog, entry, member, seeded},
+    test_support::{Fixture, HOUR, NOW, ReplicaLog, entry, member, replica, seeded, tree},
 };
 
 /// A fixture whose trust list has the logs' keys.
@@ -21,13 +21,14 @@ async fn fixture(logs: &[&ReplicaLog]) -> Fixture {
 
 fn brought(log: &ReplicaLog, first: u64, end: u64, size: u64) -> Brought {
     let delivery = log.delivery(first, end, size);
-    let (log, first_index, records, proof) = (delivery.log, delivery.first_index, delivery.records, delivery.proof);
+    let (log, first_index, proof) = (delivery.log, delivery.first_index, delivery.proof);
+    let records = delivery.records.into_iter().map(|access| access.record).collect();
     Brought { log, first_index, records, checkpoint: delivery.note, proof, before: None }
 }
 
 impl Fixture {
     async fn bring(&self, brought: Brought) -> Result<Taken, Refusal> {
-        record(&self.home, &self.list, NOW, brought).await
+        record(&self.home, &self.list, NOW, replica(), brought).await
     }
 
     /// Brings records that nobody objects to, and says what home signs for.
@@ -105,6 +106,33 @@ async fn a_head_is_refused_for_what_is_wrong_first() {
     assert!(fixture.home.store.access_logs().await.unwrap().is_empty(), "what was refused left nothing");
 }
 
+#[test]
+fn a_peer_has_one_delivery_under_way() {
+    let deliveries = Deliveries::default();
+    let (one, other) = (replica(), PeerId::gateway("2").unwrap());
+    let under_way = deliveries.admit(&one).unwrap();
+    let refused = deliveries.admit(&one).unwrap_err();
+    assert_eq!((refused.reason(), refused.metadata("limit")), (Reason::Overloaded, Some("deliveries")));
+    assert!(deliveries.admit(&other).is_ok());
+    drop(under_way);
+    assert!(deliveries.admit(&one).is_ok());
+}
+
+#[tokio::test]
+async fn what_never_came_and_what_is_of_the_future_is_counted() {
+    let mut log = ReplicaLog::of_strangers(9);
+    log.records[8] = entry(Cti([9; 16]), NOW.plus(HOUR)).encode();
+    let fixture = fixture(&[&log]).await;
+    log.records[7] = entry(Cti([9; 16]), NOW).encode();
+    fixture.deliver(&log, 0, 1, 9).await;
+    let before = Some(tree(&log.records[..7]));
+    let Taken::Receipt { stored: 2, ahead: 1, missing: 6, .. } =
+        fixture.bring(Brought { before, ..brought(&log, 7, 9, 9) }).await.unwrap()
+    else {
+        panic!("otherwise")
+    };
+}
+
 #[tokio::test]
 async fn two_stories_are_answered_with_the_one_that_is_held() {
     let log = ReplicaLog::of_strangers(8);
@@ -139,7 +167,7 @@ async fn a_traveler_sees_who_asked_once_the_delay_is_over() {
     let delayed = Policy::from_toml(&delayed).unwrap();
     let listed = async |policy, now| list(&fixture.home, policy, now, device, None, 10).await.unwrap().accesses;
     let seen = listed(at_once, NOW).await;
-    assert_eq!((seen.len(), seen[0].index, seen[0].entry.cti), (1, 0, phone.issued.cti));
+    assert_eq!((seen.len(), seen[0].key.index, seen[0].entry.cti), (1, 0, phone.issued.cti));
     assert_eq!(seen[0].entry.disclosed(), Some(Scope::LEVEL.union(Scope::TESTS)));
     assert!(seen[0].device.is_some_and(|shown| shown != device), "the one that the token was issued to");
     assert!(listed(&delayed, NOW.plus(HOUR).minus(Duration::from_secs(1))).await.is_empty());
@@ -161,7 +189,7 @@ async fn pages_end_where_the_accesses_do() {
     loop {
         let page = list(&fixture.home, &fixture.policy, NOW, device, after, 2).await.unwrap();
         sizes.push(page.accesses.len());
-        indexes.extend(page.accesses.iter().map(|access| access.index));
+        indexes.extend(page.accesses.iter().map(|access| access.key.index));
         after = page.next;
         if after.is_none() {
             break;
@@ -190,9 +218,7 @@ async fn records_a_second() {
     let deliveries: Vec<_> = (0..DELIVERIES).map(|n| brought(&log, n * EACH, (n + 1) * EACH, all)).collect();
     let bytes: usize = log.records.iter().map(Vec::len).sum();
     let started = std::time::Instant::now();
-    for mut delivery in deliveries {
-        // What parsing a request does is part of it.
-        delivery.records = delivery.records.into_iter().map(|access| NewAccess::new(access.record)).collect();
+    for delivery in deliveries {
         let Taken::Receipt { unmatched: 0, .. } = fixture.bring(delivery).await.unwrap() else { panic!("a conflict") };
     }
     let took = started.elapsed();

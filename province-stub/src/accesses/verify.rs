@@ -7,7 +7,7 @@
 use std::ops::RangeInclusive;
 
 use proto::{
-    identity::Realm,
+    identity::{FederationDomain, Realm},
     log::{
         LogId,
         checkpoint::Checkpoint,
@@ -15,7 +15,8 @@ use proto::{
         record::Entry,
     },
     member::Member,
-    refusal::Refusal,
+    refusal::{Object, Refusal},
+    suite::{Suite, VerifyingKey},
     trust::TrustList,
 };
 use thiserror::Error;
@@ -37,6 +38,15 @@ pub struct Verdict {
     pub log: LogOnFile,
     /// What is wrong with it, if anything is.
     pub fault: Option<Fault>,
+    /// Whether its key is in the trust list still. It verifies by it either way: the key's hash is the log's id.
+    pub listed: bool,
+}
+
+impl Verdict {
+    /// Whether nothing is wrong, nothing is missing, and nobody told another story.
+    pub fn is_well(&self) -> bool {
+        self.fault.is_none() && self.log.next_start.is_none() && self.log.conflicts == 0
+    }
 }
 
 /// What is wrong with a log on file.
@@ -57,6 +67,9 @@ pub enum Fault {
     /// A signed head says otherwise.
     #[error("the first {0} records are not those that the log's signed head speaks of")]
     NotAsSigned(u64),
+    /// The key on file is not the one that the log's id is the hash of.
+    #[error("the key on file is not this log's")]
+    ForeignKey,
     /// A head on file is no head of this log.
     #[error("the head of {0} records on file is not one that this log signed")]
     ForeignHead(u64),
@@ -88,18 +101,19 @@ async fn judge<S: Store>(
     list: &TrustList,
     mut log: LogOnFile,
 ) -> Result<Verdict, StoreError> {
+    let listed = list.log_key(Object::Checkpoint, log.log.kid()).is_ok_and(|key| LogId::of(key) == log.log);
     for _ in 1..TRIES {
         let fault = find_fault(store, member, list, &log).await?;
         let Some(now) = as_of_now(store, &log).await?.filter(|_| fault.is_some()) else {
-            return Ok(Verdict { log, fault });
+            return Ok(Verdict { log, fault, listed });
         };
         if now.held.base == log.held.base {
-            return Ok(Verdict { log, fault });
+            return Ok(Verdict { log, fault, listed });
         }
         log = now;
     }
     let fault = find_fault(store, member, list, &log).await?;
-    Ok(Verdict { log, fault })
+    Ok(Verdict { log, fault, listed })
 }
 
 async fn as_of_now<S: Store>(store: &S, log: &LogOnFile) -> Result<Option<LogOnFile>, StoreError> {
@@ -112,10 +126,15 @@ async fn find_fault<S: Store>(
     list: &TrustList,
     log: &LogOnFile,
 ) -> Result<Option<Fault>, StoreError> {
-    if let Some(fault) = log.held.promises().find_map(|head| check_head(member, list, log.log, head)) {
+    let key = VerifyingKey::new(Suite::Ed25519, &log.key).ok().filter(|key| LogId::of(key) == log.log);
+    let Some(key) = key else { return Ok(Some(Fault::ForeignKey)) };
+    let mut heads = log.held.promises().chain(log.held.bound.iter().map(|bound| &bound.head));
+    if let Some(fault) = heads.find_map(|head| check_head(member, &list.domain, &key, head)) {
         return Ok(Some(fault));
     }
-    if log.held.latest.as_ref().map_or(0, |latest| latest.size) < log.held.tree.size() {
+    if log.held.latest.as_ref().map_or(0, |latest| latest.size) < log.held.tree.size()
+        || log.held.tree.size() > 0 && log.held.bound.is_none()
+    {
         return Ok(Some(Fault::NoHead(log.held.tree.size())));
     }
     let (tree, roots) = match rebuild(store, log).await? {
@@ -125,13 +144,18 @@ async fn find_fault<S: Store>(
     if let Some(range) = first_difference(&tree, &log.held) {
         return Ok(Some(look_closer(store, log.log, range).await?));
     }
-    let broken = roots.into_iter().find(|(head, root)| head.root != *root);
-    Ok(broken.map(|(head, _)| Fault::NotAsSigned(head.size)))
+    if let Some((head, _)) = roots.into_iter().find(|(head, root)| head.root != *root) {
+        return Ok(Some(Fault::NotAsSigned(head.size)));
+    }
+    // Of a log with no record there is nothing to bind.
+    let unbound = tree.size() > 0 && !log.held.is_bound(&tree);
+    Ok(unbound.then(|| Fault::NotAsSigned(tree.size())))
 }
 
-fn check_head(member: Member, list: &TrustList, log: LogId, head: &Accepted) -> Option<Fault> {
-    let signed = Checkpoint { log, owner: Realm::Member(member), size: head.size, root: head.root };
-    match Checkpoint::open(&head.note, list) {
+fn check_head(member: Member, domain: &FederationDomain, key: &VerifyingKey, head: &Accepted) -> Option<Fault> {
+    let owner = Realm::Member(member);
+    let signed = Checkpoint { log: LogId::of(key), owner, size: head.size, root: head.root };
+    match Checkpoint::open_by(&head.note, domain, key) {
         Ok(opened) if opened == signed => None,
         Ok(_) => Some(Fault::ForeignHead(head.size)),
         Err(why) => Some(Fault::Head { size: head.size, why }),

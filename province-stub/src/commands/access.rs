@@ -30,8 +30,8 @@ const HELD_LIST: &str = "trust-list.cose";
 /// The access logs on file.
 #[derive(Subcommand)]
 pub(crate) enum AccessCommand {
-    /// Verify every log: a line each, `ok` or `FAIL` and what is wrong; then the conflicts on file. Exits with 1 if there is
-    /// either.
+    /// Verify every log: a line each, `ok` or `FAIL` and what is wrong; then what never came of it, `GAP`, and the conflicts
+    /// on file. Exits with 1 if there is any of it.
     Verify {
         /// The configuration file.
         #[arg(long)]
@@ -81,8 +81,9 @@ fn trust_list(files: &TrustFiles) -> Result<TrustList> {
 async fn report<S: Store>(store: &S, member: Member, list: &TrustList) -> Result<(String, bool)> {
     let verdicts = verify(store, member, list).await?;
     let (mut text, mut well) = (String::new(), true);
-    for Verdict { log: LogOnFile { log, held, next_start, conflicts, evidence, .. }, fault } in &verdicts {
-        well &= fault.is_none() && evidence.is_empty();
+    for verdict in &verdicts {
+        let Verdict { log: LogOnFile { log, held, next_start, conflicts, evidence, .. }, fault, listed } = verdict;
+        well &= verdict.is_well();
         let (base, size) = (held.base.size(), held.tree.size());
         let signed = held.latest.as_ref().map_or(0, |latest| latest.size);
         let word = fault.as_ref().map_or("ok  ".to_owned(), |_| "FAIL".to_owned());
@@ -92,14 +93,17 @@ async fn report<S: Store>(store: &S, member: Member, list: &TrustList) -> Result
             None => writeln!(text)?,
         }
         if let Some(next) = next_start {
-            writeln!(text, "     records {size}..{next} never came: they are lost here and at the gateway")?;
+            writeln!(text, "GAP  {log} records {size}..{next} never came: they are lost here and at the gateway")?;
+        }
+        if !listed {
+            writeln!(text, "     its key is no longer in the trust list: it is verified by the one on file")?;
         }
         for found in evidence {
             let conflict = &found.conflict;
             writeln!(
                 text,
-                "     conflict at {}: held {}, shown a head of {}, at record {}",
-                found.at, conflict.held_size, conflict.shown_size, conflict.index
+                "     conflict at {}, brought by {}: held {}, shown a head of {}, at record {}",
+                found.at, found.caller, conflict.held_size, conflict.shown_size, conflict.index
             )?;
         }
         if *conflicts > evidence.len() as u64 {
@@ -107,8 +111,9 @@ async fn report<S: Store>(store: &S, member: Member, list: &TrustList) -> Result
         }
     }
     let faults = verdicts.iter().filter(|verdict| verdict.fault.is_some()).count();
+    let gaps = verdicts.iter().filter(|verdict| verdict.log.next_start.is_some()).count();
     let conflicts: usize = verdicts.iter().map(|verdict| verdict.log.evidence.len()).sum();
-    writeln!(text, "{} logs, {faults} failed, {conflicts} conflicts on file", verdicts.len())?;
+    writeln!(text, "{} logs, {faults} failed, {gaps} gaps, {conflicts} conflicts on file", verdicts.len())?;
     Ok((text, well))
 }
 

@@ -37,10 +37,7 @@ use crate::{
     enrollment::Enrollment,
     lookup::Query,
     request::RequestId,
-    store::{
-        DeviceId, Name, PageKey,
-        access_log::{AccessKey, NewAccess},
-    },
+    store::{DeviceId, Name, PageKey, access_log::AccessKey},
 };
 
 /// A COSE_Key of P-256 has some forty bytes.
@@ -146,7 +143,6 @@ pub(super) fn delivery(request: RecordAccessesRequest) -> Result<Brought, Refusa
             Some(before.ok_or_else(|| Refusal::field("frontier", "a hash of 32 bytes for each bit of `first_index`"))?)
         }
     };
-    let records = records.into_iter().map(NewAccess::new).collect();
     Ok(Brought { log, first_index, records, checkpoint, proof, before })
 }
 

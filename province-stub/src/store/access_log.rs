@@ -7,19 +7,21 @@
 use std::ops::Range;
 
 use proto::{
+    identity::PeerId,
     log::{
         LogId,
         checkpoint::Checkpoint,
         merkle::{Frontier, Hash, is_consistent, leaf_hash, peaks_of},
         record::Entry,
     },
+    suite::VerifyingKey,
     time::UnixTime,
     token::Cti,
 };
 
 use super::DeviceId;
 
-/// Conflicts of one log that are kept as evidence; further ones are counted.
+/// Conflicts of one log that are kept as evidence; further ones, and those like one that is kept, are counted.
 pub const MAX_EVIDENCE: u64 = 16;
 
 /// What a node holds of one log.
@@ -33,6 +35,8 @@ pub struct HeldLog {
     pub awaited: Option<Accepted>,
     /// The largest checkpoint that was accepted, never smaller than the tree.
     pub latest: Option<Accepted>,
+    /// What binds the tree to a signature.
+    pub bound: Option<Bound>,
 }
 
 /// A checkpoint that was accepted.
@@ -46,12 +50,25 @@ pub struct Accepted {
     pub note: String,
 }
 
+/// The checkpoint that came with the last records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The checkpoint, which may be ahead of the records.
+    pub head: Accepted,
+    /// Proves that its tree extends the one over the records.
+    pub proof: Vec<Hash>,
+}
+
 /// Records of one log, with its signed head. The checkpoint was verified and is of that log; its size is at least the end of
 /// the records, and fits an `i64`.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// The log.
     pub log: LogId,
+    /// Its key, whose id it has.
+    pub key: VerifyingKey,
+    /// The peer that brings it.
+    pub caller: PeerId,
     /// The index of the first record.
     pub first_index: u64,
     /// The records.
@@ -117,6 +134,8 @@ pub struct Conflict {
 pub struct Evidence {
     /// When it was found.
     pub at: UnixTime,
+    /// Who brought it.
+    pub caller: String,
     /// What it was.
     pub conflict: Conflict,
     /// The checkpoint that came.
@@ -128,6 +147,8 @@ pub struct Evidence {
 pub struct LogOnFile {
     /// The log.
     pub log: LogId,
+    /// Its key, as it was when the log began.
+    pub key: [u8; 32],
     /// The index of its first record: not 0 only if those before never came.
     pub start: u64,
     /// Where the next part begins, if there is one: what is between was lost.
@@ -156,20 +177,18 @@ pub struct RecordOnFile {
 /// An access as its traveler sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TravelerAccess {
-    /// The log it is on.
-    pub log: LogId,
-    /// Its index there.
-    pub index: u64,
+    /// Its place among them.
+    pub key: AccessKey,
     /// What it says.
     pub entry: Entry,
     /// The device that the consent was issued to, if it is the traveler's own.
     pub device: Option<DeviceId>,
 }
 
-/// Where a page of accesses ended.
+/// The place of an access among all of its traveler's, and where a page of them ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccessKey {
-    /// When the last one was.
+    /// When it was, or when it came if it says that it was later.
     pub time: UnixTime,
     /// The log it is on.
     pub log: LogId,
@@ -238,7 +257,11 @@ impl HeldLog {
         if !is_consistent(end, (checkpoint.size, checkpoint.root), &delivery.proof) {
             return Err(held);
         }
-        after.accept(Accepted { size: checkpoint.size, root: checkpoint.root, note: delivery.note.clone() });
+        let head = Accepted { size: checkpoint.size, root: checkpoint.root, note: delivery.note.clone() };
+        if !new.is_empty() || after.bound.is_none() {
+            after.bound = Some(Bound { head: head.clone(), proof: delivery.proof.clone() });
+        }
+        after.accept(head);
         Ok((after, new))
     }
 
@@ -256,7 +279,7 @@ impl HeldLog {
         }
         let still = |promise: &Option<Accepted>| promise.clone().filter(|promise| promise.size >= before.size());
         let (awaited, latest) = (still(&self.awaited), still(&self.latest));
-        Ok(Some(Self { tree: before.clone(), base: before.clone(), awaited, latest }))
+        Ok(Some(Self { tree: before.clone(), base: before.clone(), awaited, latest, bound: None }))
     }
 
     /// The conflict of a delivery that is not one history with this.
@@ -282,7 +305,14 @@ impl HeldLog {
         self.promises().filter(|promise| promise.size == size).all(|promise| promise.root == root())
     }
 
-    /// The checkpoints that were accepted.
+    /// Whether the checkpoint that came with the last records speaks of this tree.
+    pub fn is_bound(&self, tree: &Frontier) -> bool {
+        let extends =
+            |bound: &Bound| is_consistent((tree.size(), tree.root()), (bound.head.size, bound.head.root), &bound.proof);
+        self.bound.as_ref().is_some_and(extends)
+    }
+
+    /// The checkpoints that were accepted and that what comes has to agree with.
     pub fn promises(&self) -> impl Iterator<Item = &Accepted> {
         self.awaited.iter().chain(&self.latest)
     }
@@ -307,6 +337,7 @@ mod tests {
     use proto::{
         identity::Realm,
         log::merkle::{Nodes, consistency_proof, empty_root},
+        suite::{SigningKey, Suite},
     };
 
     use super::*;
@@ -338,9 +369,12 @@ mod tests {
         fn delivery(&self, first: u64, end: u64, size: u64) -> Delivery {
             let records = &self.0[first as usize..end as usize];
             let owner = Realm::Member("41".parse().unwrap());
+            let key = SigningKey::generate(Suite::Ed25519).verifying_key().clone();
             let root = tree(&self.0[..size as usize]).root();
             Delivery {
                 log: LogId([1; 32]),
+                key,
+                caller: PeerId::gateway("1").unwrap(),
                 first_index: first,
                 records: records.iter().cloned().map(NewAccess::new).collect(),
                 checkpoint: Checkpoint { log: LogId([1; 32]), owner, size, root },
@@ -359,6 +393,7 @@ mod tests {
         let (after, new) = held.followed_by(delivery, repeated)?;
         assert_eq!(after.tree.size(), held.tree.size() + new.len() as u64);
         assert!(after.latest.as_ref().is_none_or(|latest| latest.size >= after.tree.size()));
+        assert!(after.latest.is_none() || after.is_bound(&after.tree));
         *held = after;
         Ok(held.tree.size())
     }

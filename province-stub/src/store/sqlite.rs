@@ -16,6 +16,7 @@ mod rows;
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,7 +26,8 @@ use sqlx::{
     migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
+use tracing::error;
 
 use super::{
     Assigned, CHANGE_RETENTION, CONSENT_RETENTION, Change, Device, DeviceId, Forgotten, IssuedConsent, IssuedToken,
@@ -62,6 +64,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     committed: watch::Sender<()>,
+    judging: Arc<Mutex<()>>,
     path: PathBuf,
 }
 
@@ -79,6 +82,7 @@ impl SqliteStore {
             .pragma("cache_size", CACHE_SIZE)
             // What is deleted is written over: a traveler who is forgotten leaves nothing in free pages.
             .pragma("secure_delete", "ON")
+            .pragma("journal_size_limit", "0")
             // Statements carry no values, yet nothing that touches people belongs in a log.
             .disable_statement_logging();
         let pool = SqlitePoolOptions::new().acquire_timeout(WAIT).max_lifetime(None).test_before_acquire(false);
@@ -89,7 +93,8 @@ impl SqliteStore {
             .min_connections(0)
             .idle_timeout(READER_IDLE)
             .connect_lazy_with(options.pragma("query_only", "ON"));
-        let store = Self { writer, readers, committed: watch::channel(()).0, path: path.to_owned() };
+        let (committed, judging) = (watch::channel(()).0, Arc::default());
+        let store = Self { writer, readers, committed, judging, path: path.to_owned() };
         let mut tx = store.begin().await?;
         epoch::settle(&mut tx, path, random).await?;
         store.commit(tx).await?;
@@ -105,7 +110,8 @@ impl SqliteStore {
             .disable_statement_logging();
         let pool = SqlitePoolOptions::new().acquire_timeout(WAIT);
         let readers = pool.max_connections(1).connect_with(options).await?;
-        Ok(Self { writer: readers.clone(), readers, committed: watch::channel(()).0, path: path.to_owned() })
+        let (committed, judging) = (watch::channel(()).0, Arc::default());
+        Ok(Self { writer: readers.clone(), readers, committed, judging, path: path.to_owned() })
     }
 
     /// Begins a new epoch of the change log: whoever restored the store by other means than its file says so with this.
@@ -129,6 +135,31 @@ impl SqliteStore {
         tx.commit().await?;
         self.committed.send_replace(());
         Ok(())
+    }
+}
+
+impl SqliteStore {
+    /// Takes in a delivery. `None`: whether it or this store tells another story than was told before has to be judged.
+    async fn take_in(&self, delivery: &Delivery, sound: bool) -> Result<Option<Delivered>, StoreError> {
+        let mut tx = self.begin().await?;
+        let delivered = accesses::record(&mut tx, delivery, sound).await?;
+        if delivered.is_some() {
+            tx.commit().await?;
+        }
+        Ok(delivered)
+    }
+
+    /// Nobody is accused of a second history for what was damaged here.
+    async fn judge(&self, delivery: &Delivery) -> Result<Delivered, StoreError> {
+        let busy = || StoreError::Unavailable("an access log's records are being read for another delivery".into());
+        let _alone = self.judging.try_lock().map_err(|_| busy())?;
+        let sound = accesses::is_sound(&self.readers, delivery.log).await?;
+        if !sound {
+            error!(log = %delivery.log, "an access log's records on file are not those that were taken in: see `access verify`");
+            return Err(rows::corrupt("record"));
+        }
+        let delivered = self.take_in(delivery, true).await?;
+        Ok(delivered.expect("what is sound is judged"))
     }
 }
 
@@ -282,10 +313,13 @@ impl Store for SqliteStore {
     }
 
     async fn record_accesses(&self, delivery: &Delivery) -> Result<Delivered, StoreError> {
-        let mut tx = self.begin().await?;
-        let delivered = accesses::record(&mut tx, delivery).await?;
-        tx.commit().await?;
-        Ok(delivered)
+        if let Some(delivered) = self.take_in(delivery, false).await? {
+            return Ok(delivered);
+        }
+        // It may take longer than anybody waits: what is found then is what the next delivery hears.
+        let (store, delivery) = (self.clone(), delivery.clone());
+        let judged = tokio::spawn(async move { store.judge(&delivery).await });
+        judged.await.map_err(|error| StoreError::Unavailable(error.into()))?
     }
 
     async fn accesses(
@@ -317,6 +351,10 @@ impl Store for SqliteStore {
         }
         forgotten += accesses::sweep(&mut tx, now.minus(access_retention), SWEPT_AT_ONCE).await?;
         tx.commit().await?;
+        if forgotten == 0 {
+            // What was still in use when a traveler was forgotten, or was swept before this, leaves the files now.
+            deletion::empty_log(&self.writer).await;
+        }
         Ok(forgotten)
     }
 
@@ -340,7 +378,7 @@ mod tests {
     use super::*;
     use crate::{
         store::{Name, suite},
-        test_support::{NOW, device_key, new_device, request, seeded_document},
+        test_support::{HOUR, NOW, device_key, new_device, request, seeded_document},
     };
 
     async fn open(dir: &Path) -> SqliteStore {
@@ -454,12 +492,33 @@ mod tests {
         let mut snapshot = reader.begin().await.unwrap();
         changes::head(&mut snapshot).await.unwrap();
         store.delete_traveler(again.id, NOW, &SystemRandom).await.unwrap();
+        assert_ne!(left(), [false; 3]);
         drop(snapshot);
         drop(reader);
+        store.sweep(NOW, HOUR).await.unwrap();
+        assert_eq!(left(), [false; 3], "the next sweep sees to it");
         store.close().await;
         assert!(!std::fs::exists(dir.path().join("node.db-wal")).unwrap());
         let file = std::fs::read(dir.path().join("node.db")).unwrap();
         assert!(!file.windows(name.as_str().len()).any(|window| window == name.as_str().as_bytes()));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_record_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await;
+        let person = suite::traveler_with_accesses(&store, 5).await;
+        let damage = "UPDATE access SET record = CAST(x'ff' || substr(record, 2) AS BLOB) WHERE idx IN (1, 4)";
+        sqlx::query(damage).execute(&store.writer).await.unwrap();
+        let (mut seen, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.accesses(person, NOW, after, 1).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.key);
+            seen.push(last.key.index);
+        }
+        assert_eq!(seen, [3, 2, 0]);
+        assert_eq!(store.accesses(person, NOW, None, 3).await.unwrap().len(), 3, "a page is full if there is enough");
     }
 
     #[tokio::test]

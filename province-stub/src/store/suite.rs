@@ -50,6 +50,7 @@ pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
         accesses::a_conflict_stores_nothing_but_evidence_and_not_without_end,
         accesses::go_on_behind_a_gap_that_nobody_can_fill,
         accesses::are_listed_newest_first_a_page_at_a_time,
+        accesses::of_the_future_have_their_place_where_they_came,
         accesses::no_log_takes_anothers_place,
         accesses::outlive_their_traveler,
         accesses::are_forgotten_from_the_start_of_their_log,
@@ -92,6 +93,11 @@ pub(super) async fn event<S: Store>(store: &S) {
     let person = add_person(store, 0).await;
     let issued = issue(store, &consent(person, NOW, Kind::Own)).await.unwrap();
     store.revoke_consent(issued.0.cti, Some(person), NOW).await.unwrap();
+}
+
+/// A traveler with accesses of now.
+pub(super) async fn traveler_with_accesses<S: Store>(store: &S, count: usize) -> PersonId {
+    accesses::traveler_with(store, count).await
 }
 
 async fn consents_are_listed_newest_first_and_only_their_travelers<S: Store>(store: S) {

@@ -220,12 +220,37 @@ async fn logs_are_verified_and_shown_beside_a_node_that_runs() {
     other[1] = entry(Cti([8; 16]), now).encode();
     deliver(channel, delivery(&federation, other)).await;
     let (well, said) = verify(&federation);
-    let found = "held 3, shown a head of 3, at record 1\n1 logs, 0 failed, 1 conflicts on file\n";
+    let found = "held 3, shown a head of 3, at record 1\n1 logs, 0 failed, 0 gaps, 1 conflicts on file\n";
     assert!(!well && said.contains(found), "{said}");
     // A traveler who is forgotten takes nothing out of the log.
     let mut traveler = TravelerServiceClient::new(federation.dial(&node, &backend()));
     let request = DeleteTravelerRequest { device_id: phone.device_id.clone() };
     traveler.delete_traveler(request).await.unwrap();
     assert!(verify(&federation).1.contains(&format!("ok   {log} ")));
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_never_came_is_said_aloud() {
+    let federation = Federation::new();
+    write_config(&federation);
+    let node = federation.start().await;
+    let channel = federation.dial(&node, &gateway());
+    let records: Vec<_> = (0..6).map(|_| entry(Cti([9; 16]), SystemClock.now()).encode()).collect();
+    deliver(channel.clone(), delivery(&federation, records[..2].to_vec())).await;
+    assert!(verify(&federation).0);
+    // The gateway has no more than the tree over the first four: four and no peak beside it.
+    let mut before = Frontier::new();
+    records[..4].iter().for_each(|record| before.push(leaf_hash(record)));
+    let frontier = before.peaks().iter().map(|peak| peak.to_vec()).collect();
+    let behind = RecordAccessesRequest { first_index: 4, frontier, ..delivery(&federation, records.clone()) };
+    let behind = RecordAccessesRequest { records: records[4..].to_vec(), ..behind };
+    assert!(matches!(deliver(channel, behind).await, Answer::Receipt(_)));
+    let (well, said) = verify(&federation);
+    let log = LogId::of(federation.log_key.verifying_key());
+    assert!(!well && said.contains(&format!("\nGAP  {log} records 2..4 never came: ")), "{said}");
+    assert!(said.ends_with("2 logs, 0 failed, 1 gaps, 0 conflicts on file\n"), "{said}");
+    let metrics = scrape(&node).await;
+    assert!(metrics.contains("node_access_missing_total 2"), "{metrics}");
     node.stop().await.unwrap();
 }

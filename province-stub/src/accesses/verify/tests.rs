@@ -16,7 +16,7 @@ use super::*;
 use crate::{
     keys::{Keys, SealingKey},
     store::{access_log::Delivery, sqlite::SqliteStore},
-    test_support::{NOW, ReplicaLog, entry, member, trust_list},
+    test_support::{NOW, ReplicaLog, entry, member, tree, trust_list},
 };
 
 const RECORDS: u64 = 21;
@@ -63,11 +63,15 @@ impl Site {
     }
 
     async fn fault(&self) -> Option<Fault> {
+        self.verdict().await.fault
+    }
+
+    async fn verdict(&self) -> Verdict {
         let store = SqliteStore::inspect(&self.file()).await.unwrap();
         let mut verdicts = verify(&store, member(), &self.list).await.unwrap();
         store.close().await;
         assert_eq!(verdicts.len(), 1);
-        verdicts.remove(0).fault
+        verdicts.remove(0)
     }
 }
 
@@ -126,6 +130,10 @@ async fn whatever_is_done_to_the_file_is_found() {
         ("UPDATE access_log SET latest_size = 20", Fault::ForeignHead(20)),
         ("UPDATE access_log SET latest_root = zeroblob(32)", Fault::ForeignHead(24)),
         ("UPDATE access_log SET latest_size = NULL, awaited_size = NULL", Fault::NoHead(21)),
+        ("UPDATE access_log SET bound_size = NULL", Fault::NoHead(21)),
+        ("UPDATE access_log SET bound_size = 23", Fault::ForeignHead(23)),
+        ("UPDATE access_log SET bound_proof = zeroblob(length(bound_proof))", Fault::NotAsSigned(21)),
+        ("UPDATE access_log SET key = zeroblob(32)", Fault::ForeignKey),
     ] {
         let site = Site::new().await;
         site.tamper(statements).await;
@@ -134,32 +142,74 @@ async fn whatever_is_done_to_the_file_is_found() {
 }
 
 #[tokio::test]
-async fn a_head_must_verify_by_the_trust_list() {
+async fn a_head_must_verify_by_the_logs_own_key_listed_or_not() {
     let mut site = Site::new().await;
+    site.list.gateway.log_keys = keys([]);
+    let verdict = site.verdict().await;
+    assert!(verdict.is_well() && !verdict.listed);
     site.tamper("UPDATE access_log SET latest_note = replace(latest_note, '24', '25')").await;
     assert!(matches!(site.fault().await, Some(Fault::Head { size: 24, .. })));
-    site = Site::new().await;
-    site.list.gateway.log_keys = keys([]);
-    let fault = site.fault().await.unwrap().to_string();
-    assert!(fault.contains("KEY_UNKNOWN"), "{fault}");
+}
+
+#[tokio::test]
+async fn neither_a_gap_nor_a_conflict_is_well() {
+    let site = Site::new().await;
+    assert!(site.verdict().await.is_well());
+    let store = SqliteStore::open(&site.file(), &SystemRandom).await.unwrap();
+    store.record_accesses(&site.log.turned(20).delivery(20, 21, 21)).await.unwrap();
+    store.close().await;
+    site.tamper("DELETE FROM access_conflict").await;
+    let verdict = site.verdict().await;
+    assert!(verdict.fault.is_none() && verdict.log.evidence.is_empty() && !verdict.is_well(), "{verdict:?}");
+
+    let site = Site::new().await;
+    let store = SqliteStore::open(&site.file(), &SystemRandom).await.unwrap();
+    let before = Some(tree(&site.log.records[..23]));
+    store.record_accesses(&Delivery { before, ..site.log.delivery(23, 24, 24) }).await.unwrap();
+    let verdicts = verify(&store, member(), &site.list).await.unwrap();
+    store.close().await;
+    let told: Vec<_> = verdicts.iter().map(|verdict| (verdict.fault.is_none(), verdict.is_well())).collect();
+    assert_eq!(told, [(true, false), (true, true)]);
+}
+
+#[tokio::test]
+async fn nobody_is_accused_of_what_was_damaged_here() {
+    for (statement, first) in [
+        ("UPDATE access SET record = CAST(substr(record, 1, length(record) - 1) || x'00' AS BLOB) WHERE idx = 17", 16),
+        ("UPDATE access_log SET peaks = zeroblob(96)", 21),
+    ] {
+        let site = Site::new().await;
+        site.tamper(statement).await;
+        let store = SqliteStore::open(&site.file(), &SystemRandom).await.unwrap();
+        let refused = store.record_accesses(&site.log.delivery(first, 24, 24)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Unavailable(_)), "{refused:?}");
+        let log = store.access_logs().await.unwrap().remove(0);
+        assert_eq!((log.conflicts, log.evidence.len(), log.held.tree.size()), (0, 0, RECORDS));
+        store.close().await;
+    }
 }
 
 #[tokio::test]
 async fn records_and_tree_that_were_changed_together_are_not_as_signed() {
-    let site = Site::new().await;
-    let store = SqliteStore::open(&site.file(), &SystemRandom).await.unwrap();
-    store.record_accesses(&site.log.delivery(RECORDS, 24, 24)).await.unwrap();
-    store.close().await;
-    assert_eq!(site.fault().await, None);
-    let mut held = SqliteStore::inspect(&site.file()).await.unwrap().access_logs().await.unwrap().remove(0).held;
-    let forged = entry(Cti([5; 16]), NOW).encode();
-    held.tree = held.base.clone();
-    let records = site.log.records[3..23].iter().chain([&forged]);
-    records.for_each(|record| held.tree.push(leaf_hash(record)));
-    let mut connection = SqliteConnection::connect(&format!("sqlite:{}", site.file().display())).await.unwrap();
-    sqlx::query("UPDATE access SET record = ? WHERE idx = 23").bind(forged).execute(&mut connection).await.unwrap();
-    let peaks = held.tree.peaks().concat();
-    sqlx::query("UPDATE access_log SET peaks = ?").bind(peaks).execute(&mut connection).await.unwrap();
-    connection.close().await.unwrap();
-    assert_eq!(site.fault().await, Some(Fault::NotAsSigned(24)));
+    // To what is signed, and to below it.
+    for end in [24, RECORDS] {
+        let site = Site::new().await;
+        let store = SqliteStore::open(&site.file(), &SystemRandom).await.unwrap();
+        store.record_accesses(&site.log.delivery(RECORDS, end, 24)).await.unwrap();
+        store.close().await;
+        assert_eq!(site.fault().await, None);
+        let mut held = SqliteStore::inspect(&site.file()).await.unwrap().access_logs().await.unwrap().remove(0).held;
+        let forged = entry(Cti([5; 16]), NOW).encode();
+        held.tree = held.base.clone();
+        let last = end as usize - 1;
+        let records = site.log.records[3..last].iter().chain([&forged]);
+        records.for_each(|record| held.tree.push(leaf_hash(record)));
+        let mut connection = SqliteConnection::connect(&format!("sqlite:{}", site.file().display())).await.unwrap();
+        let forge = sqlx::query("UPDATE access SET record = ? WHERE idx = ?").bind(forged).bind(last as i64);
+        forge.execute(&mut connection).await.unwrap();
+        let peaks = held.tree.peaks().concat();
+        sqlx::query("UPDATE access_log SET peaks = ?").bind(peaks).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        assert_eq!(site.fault().await, Some(Fault::NotAsSigned(end)));
+    }
 }

@@ -6,30 +6,39 @@
 use proto::{
     log::{
         LogId,
-        merkle::{Frontier, Hash},
+        merkle::{Frontier, Hash, leaf_hash},
         record::Entry,
     },
     time::UnixTime,
 };
 use sqlx::{
-    QueryBuilder, Row as _, Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments, sqlite::SqliteRow,
+    QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool, query::Query, sqlite::SqliteArguments,
+    sqlite::SqliteRow,
 };
+use tracing::error;
 
 use super::rows::{bytes, corrupt, int, secs, time, uint};
 use crate::store::{
     DeviceId, PersonId, StoreError,
     access_log::{
-        Accepted, AccessKey, Conflict, Delivered, Delivery, Evidence, HeldLog, LogOnFile, MAX_EVIDENCE, NewAccess,
-        RecordOnFile, TravelerAccess,
+        Accepted, AccessKey, Bound, Conflict, Delivered, Delivery, Evidence, HeldLog, LogOnFile, MAX_EVIDENCE,
+        NewAccess, RecordOnFile, TravelerAccess,
     },
 };
 
 /// Rows of one INSERT: as many as pay, in a statement that is prepared once.
 const ROWS: usize = 250;
+/// Records that are read at once.
+const PAGE: u32 = 1_000;
 
-/// Takes in a delivery.
-pub(super) async fn record(connection: &mut SqliteConnection, delivery: &Delivery) -> Result<Delivered, StoreError> {
-    let (mut id, mut held) = open(connection, delivery.log).await?;
+/// Takes in a delivery. `None` if it is no history with what is held, which nobody has yet found to be as it was taken in:
+/// [`is_sound`] tells, and then `sound` is said. What is on file as a conflict already need not be asked again.
+pub(super) async fn record(
+    connection: &mut SqliteConnection,
+    delivery: &Delivery,
+    sound: bool,
+) -> Result<Option<Delivered>, StoreError> {
+    let (mut id, mut held) = open(connection, delivery).await?;
     let on_file = repeated(connection, id, &held, delivery).await?;
     let followed = held.beyond_gap(delivery).and_then(|beyond| {
         let (after, new) = beyond.as_ref().unwrap_or(&held).followed_by(delivery, &on_file)?;
@@ -39,14 +48,18 @@ pub(super) async fn record(connection: &mut SqliteConnection, delivery: &Deliver
         Ok(followed) => followed,
         Err(index) => {
             let conflict = held.conflict(delivery, index);
-            keep_evidence(connection, id, delivery, &conflict).await?;
-            return Ok(Delivered::Conflict(conflict));
+            let known = is_on_file(connection, id, delivery, &conflict).await?;
+            if !sound && !known && held.base != held.tree {
+                return Ok(None);
+            }
+            count_conflict(connection, id, delivery, &conflict, !known).await?;
+            return Ok(Some(Delivered::Conflict(conflict)));
         }
     };
     let mut missing = 0;
     if let Some(beyond) = beyond {
         missing = beyond.tree.size() - held.tree.size();
-        (id, held) = (begin(connection, delivery.log, beyond.tree.size()).await?, beyond);
+        (id, held) = (begin(connection, delivery, beyond.tree.size()).await?, beyond);
         keep(connection, id, &held).await?;
     }
     let first = held.tree.size();
@@ -55,35 +68,77 @@ pub(super) async fn record(connection: &mut SqliteConnection, delivery: &Deliver
         keep(connection, id, &after).await?;
     }
     let unmatched = if new.is_empty() { 0 } else { count_unmatched(connection, id, first).await? };
-    Ok(Delivered::Held {
+    Ok(Some(Delivered::Held {
         size: after.tree.size(),
         root: after.tree.root(),
         stored: new.len() as u32,
         unmatched,
         missing,
-    })
+    }))
 }
 
 /// The log's number and what is held of it. One that nobody delivered anything of yet is begun.
-async fn open(connection: &mut SqliteConnection, log: LogId) -> Result<(i64, HeldLog), StoreError> {
+async fn open(connection: &mut SqliteConnection, delivery: &Delivery) -> Result<(i64, HeldLog), StoreError> {
+    match find(connection, delivery.log).await? {
+        Some(found) => Ok(found),
+        None => Ok((begin(connection, delivery, 0).await?, HeldLog::default())),
+    }
+}
+
+async fn find(connection: &mut SqliteConnection, log: LogId) -> Result<Option<(i64, HeldLog)>, StoreError> {
     const ONE: &str = "
         SELECT id, size, peaks, base_size, base_peaks, awaited_size, awaited_root, awaited_note,
-               latest_size, latest_root, latest_note
+               latest_size, latest_root, latest_note, bound_size, bound_root, bound_note, bound_proof
         FROM access_log WHERE log = ? ORDER BY start DESC LIMIT 1";
-    let row = sqlx::query(ONE).bind(log.0.as_slice()).fetch_optional(&mut *connection).await?;
-    if let Some(row) = row {
-        return Ok((row.try_get("id")?, held(&row)?));
-    }
-    Ok((begin(connection, log, 0).await?, HeldLog::default()))
+    let row = sqlx::query(ONE).bind(log.0.as_slice()).fetch_optional(connection).await?;
+    row.map(|row| Ok((row.try_get("id")?, held(&row)?))).transpose()
 }
 
 /// Begins a log, or a part of one.
-async fn begin(connection: &mut SqliteConnection, log: LogId, start: u64) -> Result<i64, StoreError> {
+async fn begin(connection: &mut SqliteConnection, delivery: &Delivery, start: u64) -> Result<i64, StoreError> {
     let begun = sqlx::query_scalar(
-        "INSERT INTO access_log (log, start, size, peaks, base_size, base_peaks) VALUES (?, ?, 0, x'', 0, x'') \
-         RETURNING id",
+        "INSERT INTO access_log (log, key, start, size, peaks, base_size, base_peaks) \
+         VALUES (?, ?, ?, 0, x'', 0, x'') RETURNING id",
     );
-    Ok(begun.bind(log.0.as_slice()).bind(int(start)).fetch_one(connection).await?)
+    let begun = begun.bind(delivery.log.0.as_slice()).bind(delivery.key.encoded()).bind(int(start));
+    Ok(begun.fetch_one(connection).await?)
+}
+
+/// Whether the tree that is held can be built again from the records on file. Nobody else waits meanwhile: it reads page by
+/// page, and looks again if the start of the log was forgotten under it.
+pub(super) async fn is_sound(readers: &SqlitePool, log: LogId) -> Result<bool, StoreError> {
+    let mut before = None;
+    loop {
+        let Some((id, held)) = find(&mut *readers.acquire().await?, log).await? else { return Ok(true) };
+        if rebuilds(readers, id, &held).await? {
+            return Ok(true);
+        }
+        let base = Some(held.base);
+        if base == before {
+            return Ok(false);
+        }
+        before = base;
+    }
+}
+
+async fn rebuilds(readers: &SqlitePool, id: i64, held: &HeldLog) -> Result<bool, StoreError> {
+    let mut tree = held.base.clone();
+    while tree.size() < held.tree.size() {
+        let page =
+            sqlx::query("SELECT idx, record FROM access WHERE log = ? AND idx >= ? AND idx < ? ORDER BY idx LIMIT ?");
+        let page =
+            page.bind(id).bind(int(tree.size())).bind(int(held.tree.size())).bind(PAGE).fetch_all(readers).await?;
+        for row in &page {
+            if uint(row, "idx")? != tree.size() {
+                return Ok(false);
+            }
+            tree.push(leaf_hash(row.try_get("record")?));
+        }
+        if page.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(tree == held.tree)
 }
 
 /// The records on file that a delivery repeats.
@@ -121,7 +176,9 @@ async fn append(
         let mut statement = QueryBuilder::new("WITH came (idx, record, time, cti) AS (");
         statement.push_values(rows, |mut row, (index, access)| {
             let (time, cti) = access.says.unzip();
-            row.push_bind(*index).push_bind(access.record.as_slice()).push_bind(time.map(secs));
+            // One that says it is of the future has its place where it came.
+            let time = time.map(|time| secs(time.min(now)));
+            row.push_bind(*index).push_bind(access.record.as_slice()).push_bind(time);
             row.push_bind(cti.map(|cti| cti.0.to_vec()));
         });
         statement.push(
@@ -148,14 +205,16 @@ async fn count_unmatched(connection: &mut SqliteConnection, id: i64, first: u64)
 async fn keep(connection: &mut SqliteConnection, id: i64, held: &HeldLog) -> Result<(), StoreError> {
     let mut query = sqlx::query(
         "UPDATE access_log SET size = ?, peaks = ?, base_size = ?, base_peaks = ?, \
-         awaited_size = ?, awaited_root = ?, awaited_note = ?, latest_size = ?, latest_root = ?, latest_note = ? \
-         WHERE id = ?",
+         awaited_size = ?, awaited_root = ?, awaited_note = ?, latest_size = ?, latest_root = ?, latest_note = ?, \
+         bound_size = ?, bound_root = ?, bound_note = ?, bound_proof = ? WHERE id = ?",
     );
     for tree in [&held.tree, &held.base] {
         query = query.bind(int(tree.size())).bind(tree.peaks().concat());
     }
     query = bind_accepted(query, held.awaited.as_ref());
     query = bind_accepted(query, held.latest.as_ref());
+    query = bind_accepted(query, held.bound.as_ref().map(|bound| &bound.head));
+    query = query.bind(held.bound.as_ref().map(|bound| bound.proof.concat()).unwrap_or_default());
     query.bind(id).execute(connection).await?;
     Ok(())
 }
@@ -170,28 +229,45 @@ fn bind_accepted<'q>(
         .bind(accepted.map(|accepted| accepted.note.as_str()))
 }
 
-/// Keeps what proves a conflict; beyond a number of them, only that there was one.
-async fn keep_evidence(
+/// Whether the same conflict was found before.
+async fn is_on_file(
     connection: &mut SqliteConnection,
     id: i64,
     delivery: &Delivery,
     conflict: &Conflict,
+) -> Result<bool, StoreError> {
+    let same = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM access_conflict WHERE log = ? AND idx = ? AND held_note IS ? AND shown_note = ?)",
+    );
+    let same = same.bind(id).bind(int(conflict.index)).bind(&conflict.held_note).bind(&delivery.note);
+    Ok(same.fetch_one(connection).await?)
+}
+
+/// Counts a conflict, and keeps what proves a new one; beyond a number of them on file, only that there was one.
+async fn count_conflict(
+    connection: &mut SqliteConnection,
+    id: i64,
+    delivery: &Delivery,
+    conflict: &Conflict,
+    new: bool,
 ) -> Result<(), StoreError> {
     let number: i64 =
         sqlx::query_scalar("UPDATE access_log SET conflicts = conflicts + 1 WHERE id = ? RETURNING conflicts")
             .bind(id)
             .fetch_one(&mut *connection)
             .await?;
-    if number > int(MAX_EVIDENCE) {
+    let kept = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM access_conflict WHERE log = ?").bind(id);
+    if !new || kept.fetch_one(&mut *connection).await? >= int(MAX_EVIDENCE) {
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO access_conflict (log, number, at, idx, held_size, held_note, shown_size, shown_note) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO access_conflict (log, number, at, caller, idx, held_size, held_note, shown_size, shown_note) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(id)
     .bind(number)
     .bind(secs(delivery.now))
+    .bind(delivery.caller.to_string())
     .bind(int(conflict.index))
     .bind(int(conflict.held_size))
     .bind(&conflict.held_note)
@@ -202,17 +278,45 @@ async fn keep_evidence(
     Ok(())
 }
 
-/// A page of a person's accesses, newest first.
+/// A page of a person's accesses, newest first. A record that nobody can read any more is this store's fault: it is left out,
+/// and hides no other.
 pub(super) async fn list(
+    connection: &mut SqliteConnection,
+    person: PersonId,
+    until: UnixTime,
+    mut after: Option<AccessKey>,
+    limit: u32,
+) -> Result<Vec<TravelerAccess>, StoreError> {
+    let mut accesses = Vec::new();
+    loop {
+        let wanted = limit - accesses.len() as u32;
+        let rows = page(connection, person, until, after, wanted).await?;
+        for row in &rows {
+            let (key, entry) = (key(row)?, Entry::decode(row.try_get("record")?));
+            after = Some(key);
+            match entry {
+                Ok(entry) => accesses.push(traveler_access(row, key, entry)?),
+                Err(_) => {
+                    error!(log = %key.log, index = key.index, "an access record on file was damaged: it is not listed")
+                }
+            }
+        }
+        if (rows.len() as u32) < wanted || accesses.len() as u32 == limit {
+            return Ok(accesses);
+        }
+    }
+}
+
+async fn page(
     connection: &mut SqliteConnection,
     person: PersonId,
     until: UnixTime,
     after: Option<AccessKey>,
     limit: u32,
-) -> Result<Vec<TravelerAccess>, StoreError> {
+) -> Result<Vec<SqliteRow>, StoreError> {
     // A device that is another person's by now, or nobody's, is not shown.
-    const PAGE: &str = "
-        SELECT access_log.log, access.idx, access.record, device.id AS device
+    const NEWEST: &str = "
+        SELECT access_log.log, access.idx, access.record, access.time, device.id AS device
         FROM access
         JOIN access_log ON access_log.id = access.log
         LEFT JOIN device ON device.id = access.device AND device.person = access.person
@@ -223,7 +327,7 @@ pub(super) async fn list(
         ORDER BY access.time DESC, access.log DESC, access.idx DESC LIMIT ?6";
     // Nothing on the next page is later than the last one's end: the index begins there.
     let until = after.map_or(until, |after| after.time.min(until));
-    let rows = sqlx::query(PAGE)
+    let rows = sqlx::query(NEWEST)
         .bind(person.0)
         .bind(secs(until))
         .bind(after.map(|after| int(after.time.as_secs())))
@@ -232,36 +336,36 @@ pub(super) async fn list(
         .bind(limit)
         .fetch_all(connection)
         .await?;
-    rows.iter().map(traveler_access).collect()
+    Ok(rows)
 }
 
-fn traveler_access(row: &SqliteRow) -> Result<TravelerAccess, StoreError> {
+fn key(row: &SqliteRow) -> Result<AccessKey, StoreError> {
+    Ok(AccessKey { time: time(row, "time")?, log: LogId(bytes(row, "log")?), index: uint(row, "idx")? })
+}
+
+fn traveler_access(row: &SqliteRow, key: AccessKey, entry: Entry) -> Result<TravelerAccess, StoreError> {
     let device = row.try_get::<Option<&[u8]>, _>("device")?.map(<[u8; 16]>::try_from).transpose();
-    Ok(TravelerAccess {
-        log: LogId(bytes(row, "log")?),
-        index: uint(row, "idx")?,
-        entry: Entry::decode(row.try_get("record")?).map_err(|_| corrupt("record"))?,
-        device: device.map_err(|_| corrupt("device"))?.map(DeviceId),
-    })
+    Ok(TravelerAccess { key, entry, device: device.map_err(|_| corrupt("device"))?.map(DeviceId) })
 }
 
 /// All logs, with the evidence of their conflicts.
 pub(super) async fn logs(connection: &mut SqliteConnection) -> Result<Vec<LogOnFile>, StoreError> {
     const ALL: &str = "
-        SELECT id, log, start, size, peaks, base_size, base_peaks, awaited_size, awaited_root, awaited_note,
-               latest_size, latest_root, latest_note, conflicts,
+        SELECT id, log, key, start, size, peaks, base_size, base_peaks, awaited_size, awaited_root, awaited_note,
+               latest_size, latest_root, latest_note, bound_size, bound_root, bound_note, bound_proof, conflicts,
                (SELECT min(later.start) FROM access_log AS later
                 WHERE later.log = access_log.log AND later.start > access_log.start) AS next_start
         FROM access_log ORDER BY id";
     let mut logs = Vec::new();
     for row in sqlx::query(ALL).fetch_all(&mut *connection).await? {
         let evidence = sqlx::query(
-            "SELECT at, idx, held_size, held_note, shown_size, shown_note FROM access_conflict \
+            "SELECT at, caller, idx, held_size, held_note, shown_size, shown_note FROM access_conflict \
              WHERE log = ? ORDER BY number",
         );
         let evidence = evidence.bind(row.try_get::<i64, _>("id")?).fetch_all(&mut *connection).await?;
         logs.push(LogOnFile {
             log: LogId(bytes(&row, "log")?),
+            key: bytes(&row, "key")?,
             start: uint(&row, "start")?,
             next_start: row.try_get::<Option<i64>, _>("next_start")?.map(i64::cast_unsigned),
             held: held(&row)?,
@@ -299,16 +403,14 @@ pub(super) async fn records(
     rows.iter().map(record).collect()
 }
 
-/// Forgets records that came before a time, at most `limit`, and evidence of conflicts that were found before it.
+/// Forgets records that came before a time, at most `limit`. What conflicts there were stays on file.
 pub(super) async fn sweep(connection: &mut SqliteConnection, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
-    let evidence = sqlx::query("DELETE FROM access_conflict WHERE at < ?").bind(secs(before));
-    let mut forgotten = evidence.execute(&mut *connection).await?.rows_affected();
     const UNFORGOTTEN: &str = "
         SELECT id, size, peaks, base_size, base_peaks, awaited_size, awaited_root, awaited_note,
-               latest_size, latest_root, latest_note
+               latest_size, latest_root, latest_note, bound_size, bound_root, bound_note, bound_proof
         FROM access_log WHERE base_size < size";
     let logs = sqlx::query(UNFORGOTTEN).fetch_all(&mut *connection).await?;
-    let mut left = limit;
+    let (mut forgotten, mut left) = (0, limit);
     for log in logs {
         let (id, mut held): (i64, _) = (log.try_get("id")?, held(&log)?);
         let records =
@@ -338,7 +440,14 @@ fn held(row: &SqliteRow) -> Result<HeldLog, StoreError> {
         base: tree(row, "base_size", "base_peaks")?,
         awaited: accepted(row, ["awaited_size", "awaited_root", "awaited_note"])?,
         latest: accepted(row, ["latest_size", "latest_root", "latest_note"])?,
+        bound: bound(row)?,
     })
+}
+
+fn bound(row: &SqliteRow) -> Result<Option<Bound>, StoreError> {
+    let Some(head) = accepted(row, ["bound_size", "bound_root", "bound_note"])? else { return Ok(None) };
+    let (proof, rest) = row.try_get::<&[u8], _>("bound_proof")?.as_chunks::<{ size_of::<Hash>() }>();
+    if rest.is_empty() { Ok(Some(Bound { head, proof: proof.to_vec() })) } else { Err(corrupt("bound_proof")) }
 }
 
 fn tree(row: &SqliteRow, size: &'static str, peaks: &'static str) -> Result<Frontier, StoreError> {
@@ -361,5 +470,6 @@ fn read_evidence(row: &SqliteRow) -> Result<Evidence, StoreError> {
         shown_size: uint(row, "shown_size")?,
         index: uint(row, "idx")?,
     };
-    Ok(Evidence { at: time(row, "at")?, conflict, shown_note: row.try_get("shown_note")? })
+    let (at, caller) = (time(row, "at")?, row.try_get("caller")?);
+    Ok(Evidence { at, caller, conflict, shown_note: row.try_get("shown_note")? })
 }

@@ -35,19 +35,21 @@ pub(super) async fn forget(
     let honoured = codes::honoured(connection, person, now).await?;
     let revoked = honoured.len() as u32;
     let head = changes::append(connection, honoured, ChangeKind::Revoked, now, random).await?;
+    let by_hand = sqlx::query_scalar("SELECT count(*) FROM code WHERE person = ? AND by_hand");
+    let by_hand = by_hand.bind(person.0).fetch_one(&mut *connection).await?;
     for statement in FORGET {
         sqlx::query(statement).bind(person.0).execute(&mut *connection).await?;
     }
-    Ok(Forgotten { head, revoked })
+    Ok(Forgotten { head, revoked, by_hand })
 }
 
 /// Empties the write-ahead log, in which pages from before still lie. A reader in the middle of something can keep it from
-/// that for a moment; then the next checkpoint does it. The traveler is forgotten either way.
+/// that for a moment; then the next sweep does it. The traveler is forgotten either way.
 pub(super) async fn empty_log(writer: &SqlitePool) {
     let emptied = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(writer).await;
     match emptied.and_then(|row| row.try_get::<i64, _>("busy")) {
         Ok(0) => {}
-        Ok(_) => info!("the write-ahead log is in use: what was forgotten leaves it with the next checkpoint"),
+        Ok(_) => info!("the write-ahead log is in use: what was forgotten leaves it with the next sweep"),
         Err(error) => warn!(%error, "what was forgotten is still in the write-ahead log"),
     }
 }

@@ -121,7 +121,11 @@ fn told(access: &Access) -> (String, String) {
             (format!("获知：{zh}（{from}）"), format!("Learned: {en} ({from_en})"))
         }
         Outcome::UnknownTraveler => nothing(("归属省没有相应的健康码", "home has no code for this")),
-        Outcome::Unsubstantiated => nothing(("赋码没有国家规定的依据", "the code has no basis in national rules")),
+        Outcome::Unsubstantiated => (
+            "未获得健康码状态，仅得知赋码机构：赋码没有国家规定的依据".to_owned(),
+            "Did not learn the status, only which authority assigned it: the code has no basis in national rules"
+                .to_owned(),
+        ),
         Outcome::HomeUnreachable => nothing(("暂时联系不上归属省", "home could not be reached")),
         Outcome::Unspecified => nothing(("结果不明", "no known outcome")),
     }
@@ -188,4 +192,19 @@ fn line_of_json(access: &Access) -> serde_json::Value {
         "log": traveler::hex(&access.log),
         "log_index": access.log_index,
     }})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_of_a_code_without_basis_is_not_nothing() {
+        let unsubstantiated = Access { outcome: Outcome::Unsubstantiated.into(), ..Access::default() };
+        let (zh, en) = told(&unsubstantiated);
+        assert!(zh.contains("仅得知赋码机构") && en.contains("only which authority"), "{zh} {en}");
+        let unknown = Access { outcome: Outcome::UnknownTraveler.into(), ..Access::default() };
+        let (zh, en) = told(&unknown);
+        assert!(zh.starts_with("未获得任何信息") && en.starts_with("Learned nothing"), "{zh} {en}");
+    }
 }
