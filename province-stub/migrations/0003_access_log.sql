@@ -33,8 +33,8 @@ CREATE TABLE access_log (
 ) STRICT;
 
 -- One record, byte for byte. `person` and `device` are whose consent it was when it came; NULL if the consent was not known,
--- or the person has been forgotten. `time` is what the record says; NULL if nobody can read it. No reference to `device`:
--- it may be forgotten first.
+-- or the person has been forgotten. `time` is its place in their list: what the record says, or when it came if that is
+-- earlier; NULL if nobody can read it. No reference to `device`: it may be forgotten first.
 CREATE TABLE access (
     log         INTEGER NOT NULL REFERENCES access_log (id),
     idx         INTEGER NOT NULL CHECK (idx >= 0),

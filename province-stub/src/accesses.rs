@@ -104,6 +104,8 @@ pub enum Taken {
         unreadable: u32,
         /// How many of the new ones say they are of a time that is yet to come.
         ahead: u32,
+        /// How many of those belong to no known consent.
+        unmatched_ahead: u32,
         /// How many before them never came.
         missing: u64,
     },
@@ -126,7 +128,7 @@ pub async fn record<S: Store>(
     let records = records.into_iter().map(NewAccess::new).collect();
     let delivery = Delivery { log, key, caller, first_index, records, checkpoint, note, proof, before, now };
     match home.store.record_accesses(&delivery).await? {
-        Delivered::Held { size, root, stored, unmatched, missing } => {
+        Delivered::Held { size, root, stored, unmatched, unmatched_ahead, missing } => {
             if missing > 0 {
                 error!(%log, missing, size, "access records never came, and the gateway no longer has them: the log goes on behind them");
             }
@@ -135,8 +137,8 @@ pub async fn record<S: Store>(
             // What is new is at the end.
             let new = &delivery.records[delivery.records.len() - stored as usize..];
             let unreadable = new.iter().filter(|access| access.says.is_none()).count() as u32;
-            let ahead = new.iter().filter(|access| access.says.is_some_and(|(time, _)| time > now)).count() as u32;
-            Ok(Taken::Receipt { receipt, stored, unmatched, unreadable, ahead, missing })
+            let ahead = new.iter().filter(|access| delivery.is_ahead(access)).count() as u32;
+            Ok(Taken::Receipt { receipt, stored, unmatched, unreadable, ahead, unmatched_ahead, missing })
         }
         Delivered::Conflict(conflict) => {
             let Conflict { held_size, shown_size, index, .. } = conflict;

@@ -17,7 +17,6 @@ pub(crate) struct NodeMetrics {
     changes: Counter<u64>,
     deletions: Counter<u64>,
     accesses: Counter<u64>,
-    accesses_ahead: Counter<u64>,
     access_missing: Counter<u64>,
     access_conflicts: Counter<u64>,
 }
@@ -34,11 +33,7 @@ impl NodeMetrics {
             accesses: counter(
                 "node_accesses",
                 "Access records stored, by whose they are: a traveler's (matched), of no known consent (unmatched), or \
-                 nobody can tell (unreadable).",
-            ),
-            accesses_ahead: counter(
-                "node_accesses_ahead",
-                "Access records stored that say they are of a time that was yet to come: they are listed as of when they came.",
+                 nobody can tell (unreadable). With time=\"ahead\" those that say they are of a time that was yet to come.",
             ),
             access_missing: counter(
                 "node_access_missing",
@@ -65,15 +60,21 @@ impl NodeMetrics {
     }
 
     pub(crate) fn took_in(&self, taken: &Taken) {
-        let Taken::Receipt { stored, unmatched, unreadable, ahead, missing, .. } = *taken else {
+        let Taken::Receipt { stored, unmatched, unreadable, ahead, unmatched_ahead, missing, .. } = *taken else {
             return self.access_conflicts.add(1, &[]);
         };
-        let counts =
-            [("matched", stored - unmatched), ("unmatched", unmatched - unreadable), ("unreadable", unreadable)];
-        for (whose, count) in counts {
-            self.accesses.add(u64::from(count), &[KeyValue::new("whose", whose)]);
+        let counts = [
+            ("matched", stored - unmatched, ahead - unmatched_ahead),
+            ("unmatched", unmatched - unreadable, unmatched_ahead),
+            ("unreadable", unreadable, 0),
+        ];
+        for (whose, count, ahead) in counts {
+            let whose = KeyValue::new("whose", whose);
+            self.accesses.add(u64::from(count - ahead), std::slice::from_ref(&whose));
+            if ahead > 0 {
+                self.accesses.add(u64::from(ahead), &[whose, KeyValue::new("time", "ahead")]);
+            }
         }
-        self.accesses_ahead.add(u64::from(ahead), &[]);
         self.access_missing.add(missing, &[]);
     }
 

@@ -135,11 +135,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn changes(&self, after: u64, limit: u32) -> impl Future<Output = Result<Vec<Change>, StoreError>> + Send;
 
     /// Takes in records of an access log, all or none: [`access_log::HeldLog::followed_by`] says what becomes of them. Each
-    /// is bound to whose consent it was, as far as that is known now. Idempotent.
+    /// is bound to whose consent it was, as far as that is known now. Idempotent. A conflict is one only with records that are
+    /// on file as they came: if they were damaged since, the store does not answer.
     fn record_accesses(&self, delivery: &Delivery) -> impl Future<Output = Result<Delivered, StoreError>> + Send;
 
     /// Up to `limit` accesses that are bound to a person, none of them after `until`, newest first, those after `after` in
-    /// that order.
+    /// that order. One that says it is of a time later than it came has its place where it came.
     fn accesses(
         &self,
         person: PersonId,
@@ -161,7 +162,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Forgets some of what is past its retention, and says how much: nothing when it is done. One transaction is short,
     /// so that nobody waits for it. The change log's head stays. Access records are kept for `access_retention` after they
-    /// came, and forgotten from the start of their log on, whose base moves with them; evidence of conflicts too.
+    /// came, and forgotten from the start of their log on, whose base moves with them; evidence of conflicts stays.
     fn sweep(&self, now: UnixTime, access_retention: Duration) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Finishes what is under way and lets go of the store's files.

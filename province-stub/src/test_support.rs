@@ -230,7 +230,7 @@ impl ReplicaLog {
 
     /// A log of records that say when they were, a second apart, and that nobody here has to do with.
     pub(crate) fn of_strangers(count: u64) -> Self {
-        Self::new((0..count).map(|i| entry(Cti([9; 16]), NOW.plus(Duration::from_secs(i))).encode()))
+        Self::new((0..count).map(|i| entry(Cti([9; 16]), NOW.minus(Duration::from_secs(count - i))).encode()))
     }
 
     /// The same log's other history: all that comes from `turn` on is another's.

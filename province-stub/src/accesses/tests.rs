@@ -126,7 +126,7 @@ async fn what_never_came_and_what_is_of_the_future_is_counted() {
     log.records[7] = entry(Cti([9; 16]), NOW).encode();
     fixture.deliver(&log, 0, 1, 9).await;
     let before = Some(tree(&log.records[..7]));
-    let Taken::Receipt { stored: 2, ahead: 1, missing: 6, .. } =
+    let Taken::Receipt { stored: 2, ahead: 1, unmatched_ahead: 1, missing: 6, .. } =
         fixture.bring(Brought { before, ..brought(&log, 7, 9, 9) }).await.unwrap()
     else {
         panic!("otherwise")

@@ -109,6 +109,8 @@ pub enum Delivered {
         stored: u32,
         /// How many of the new ones belong to no consent that the store knows.
         unmatched: u32,
+        /// How many of those say they are of a time that is yet to come.
+        unmatched_ahead: u32,
         /// How many before them never came: the log goes on in another part.
         missing: u64,
     },
@@ -205,6 +207,11 @@ impl NewAccess {
 }
 
 impl Delivery {
+    /// Whether a record says it is of a time that is yet to come.
+    pub fn is_ahead(&self, access: &NewAccess) -> bool {
+        access.says.is_some_and(|(time, _)| time > self.now)
+    }
+
     /// The index behind the last record.
     pub fn end(&self) -> u64 {
         self.first_index + self.records.len() as u64

@@ -4,6 +4,7 @@ use std::{
     fs,
     process::{Command, Output},
     sync::Arc,
+    time::Duration,
 };
 
 use peer::config::to_hex;
@@ -236,7 +237,8 @@ async fn what_never_came_is_said_aloud() {
     write_config(&federation);
     let node = federation.start().await;
     let channel = federation.dial(&node, &gateway());
-    let records: Vec<_> = (0..6).map(|_| entry(Cti([9; 16]), SystemClock.now()).encode()).collect();
+    let mut records: Vec<_> = (0..6).map(|_| entry(Cti([9; 16]), SystemClock.now()).encode()).collect();
+    records[5] = entry(Cti([9; 16]), SystemClock.now().plus(Duration::from_secs(3600))).encode();
     deliver(channel.clone(), delivery(&federation, records[..2].to_vec())).await;
     assert!(verify(&federation).0);
     // The gateway has no more than the tree over the first four: four and no peak beside it.
@@ -251,6 +253,9 @@ async fn what_never_came_is_said_aloud() {
     assert!(!well && said.contains(&format!("\nGAP  {log} records 2..4 never came: ")), "{said}");
     assert!(said.ends_with("2 logs, 0 failed, 1 gaps, 0 conflicts on file\n"), "{said}");
     let metrics = scrape(&node).await;
+    let ahead = |line: &&str| line.starts_with("node_accesses_total{") && line.contains("time=\"ahead\"");
+    let ahead = metrics.lines().find(ahead).unwrap();
+    assert!(ahead.contains("whose=\"unmatched\"") && ahead.ends_with(" 1"), "{ahead}");
     assert!(metrics.contains("node_access_missing_total 2"), "{metrics}");
     node.stop().await.unwrap();
 }

@@ -67,12 +67,14 @@ pub(super) async fn record(
     if after != held {
         keep(connection, id, &after).await?;
     }
-    let unmatched = if new.is_empty() { 0 } else { count_unmatched(connection, id, first).await? };
+    let unmatched = if new.is_empty() { Vec::new() } else { unmatched(connection, id, first).await? };
+    let ahead = unmatched.iter().filter(|index| delivery.is_ahead(&new[(index.cast_unsigned() - first) as usize]));
     Ok(Some(Delivered::Held {
         size: after.tree.size(),
         root: after.tree.root(),
         stored: new.len() as u32,
-        unmatched,
+        unmatched: unmatched.len() as u32,
+        unmatched_ahead: ahead.count() as u32,
         missing,
     }))
 }
@@ -194,11 +196,11 @@ async fn append(
     Ok(())
 }
 
-async fn count_unmatched(connection: &mut SqliteConnection, id: i64, first: u64) -> Result<u32, StoreError> {
-    Ok(sqlx::query_scalar("SELECT count(*) FROM access WHERE log = ? AND idx >= ? AND person IS NULL")
+async fn unmatched(connection: &mut SqliteConnection, id: i64, first: u64) -> Result<Vec<i64>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT idx FROM access WHERE log = ? AND idx >= ? AND person IS NULL")
         .bind(id)
         .bind(int(first))
-        .fetch_one(connection)
+        .fetch_all(connection)
         .await?)
 }
 

@@ -15,7 +15,14 @@ async fn record<S: Store>(store: &S, delivery: &Delivery) -> Delivered {
 
 /// What is held of a log's first records, and how many of them were new and nobody's.
 fn held(log: &ReplicaLog, size: u64, stored: u32, unmatched: u32) -> Delivered {
-    Delivered::Held { size, root: tree(&log.records[..size as usize]).root(), stored, unmatched, missing: 0 }
+    Delivered::Held {
+        size,
+        root: tree(&log.records[..size as usize]).root(),
+        stored,
+        unmatched,
+        unmatched_ahead: 0,
+        missing: 0,
+    }
 }
 
 async fn on_file<S: Store>(store: &S, log: &ReplicaLog) -> Vec<Vec<u8>> {
@@ -49,7 +56,7 @@ pub(super) async fn are_kept_once_and_bound_to_whose_consent_it_was<S: Store>(st
     let log = ReplicaLog::new(records);
     assert_eq!(
         record(&store, &log.delivery(0, 0, 4)).await,
-        Delivered::Held { size: 0, root: empty_root(), stored: 0, unmatched: 0, missing: 0 }
+        Delivered::Held { size: 0, root: empty_root(), stored: 0, unmatched: 0, unmatched_ahead: 0, missing: 0 }
     );
     assert_eq!(record(&store, &log.delivery(2, 4, 4)).await, held(&log, 0, 0, 0), "a gap");
     assert_eq!(record(&store, &log.delivery(0, 4, 4)).await, held(&log, 4, 4, 3));
