@@ -46,8 +46,8 @@ use super::{
 };
 use crate::{metrics::RecordMetrics, redemption::Claim};
 
-/// Under a rush the writer waits this long for more before it commits: half of those who were answered last ask again
-/// meanwhile, and what a commit costs is shared by twice as many. Fewer at once than this wait for nobody.
+/// In a rush, and once after it, the writer waits this long for more before it commits: those whom it has just answered ask
+/// again meanwhile, and what a commit costs is shared by all of them. Fewer than [`RUSH`] at once wait for nobody.
 const GATHER: Duration = Duration::from_millis(1);
 const RUSH: usize = 32;
 /// How long the writer waits after a commit that failed.
@@ -100,14 +100,15 @@ impl Writer {
         Ok(match blocking {
             Blocking::Threads => {
                 let write = move || {
-                    let mut batch = Vec::with_capacity(max_batch);
+                    let (mut batch, mut rush) = (Vec::with_capacity(max_batch), false);
                     while items.blocking_recv_many(&mut batch, max_batch) > 0 {
-                        if batch.len() >= RUSH {
+                        if rush || batch.len() >= RUSH {
                             thread::sleep(GATHER);
                             while let Some(item) = (batch.len() < max_batch).then(|| items.try_recv().ok()).flatten() {
                                 batch.push(item);
                             }
                         }
+                        rush = batch.len() >= RUSH;
                         if !commits.commit(&mut batch) {
                             thread::sleep(FAILURE_PAUSE);
                         }
