@@ -192,9 +192,7 @@ impl Record {
         // The writer is gone when the gateway stops: then it is delivered again, and nothing is lost.
         let _ = self.queue.send(Item::Delivered { home, size, receipt, keep_from }).await;
     }
-}
 
-impl Record {
     /// Nothing is put on these logs any more: they are not the ones that were.
     pub(crate) fn disown(&self, checkpoint: &str) {
         self.disowned.store(true, Ordering::Relaxed);

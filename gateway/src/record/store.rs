@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use proto::{
     identity::Realm,
-    log::{commit::Head, owner_from_number, record::time_and_caller},
+    log::{commit::encode_heads, owner_from_number, record::time_and_caller},
     proof::ProofId,
     suite::{SigningKey, Suite},
     time::UnixTime,
@@ -27,7 +27,7 @@ use thiserror::Error;
 
 use super::{
     journal::{self, Journal},
-    logs::{BLOCK, BLOCK_LEVEL, Heads, LogKey, Staged},
+    logs::{BLOCK, BLOCK_LEVEL, LogKey, Staged},
     receipt::KeptReceipt,
     row,
 };
@@ -282,25 +282,6 @@ pub(super) fn read_key(transaction: &ReadTransaction) -> Result<LogKey, StoreErr
     Ok(parse_key(&key)?)
 }
 
-pub(super) fn encode_heads(heads: &Heads) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(heads.len() * 41);
-    for (log, head) in heads {
-        bytes.push(*log);
-        bytes.extend(head.size.to_be_bytes());
-        bytes.extend(head.root);
-    }
-    bytes
-}
-
-pub(super) fn decode_heads(bytes: &[u8]) -> Option<Heads> {
-    let (chunks, rest) = bytes.as_chunks::<41>();
-    let head = |chunk: &[u8; 41]| {
-        let size = u64::from_be_bytes(*chunk[1..].first_chunk()?);
-        Some((chunk[0], Head { owner: owner_from_number(chunk[0])?, size, root: *chunk[9..].first_chunk()? }))
-    };
-    rest.is_empty().then(|| chunks.iter().map(head).collect())?
-}
-
 fn live_redemptions(database: &Database, now: UnixTime) -> Result<Vec<Claim>, redb::Error> {
     let table = database.begin_read()?.open_table(REDEMPTIONS)?;
     let mut claims = Vec::new();
@@ -334,15 +315,13 @@ fn write(
     }
     redeem(&transaction, &also.claims, now)?;
     for delivered in &also.delivered {
-        let table = transaction.open_table(DELIVERED)?;
+        let mut table = transaction.open_table(DELIVERED)?;
         if table.get(delivered.log)?.is_some_and(|held| held.value().0 > delivered.size) {
             // It was overtaken by a later one.
             continue;
         }
+        table.insert(delivered.log, (delivered.size, delivered.receipt.encode().as_slice()))?;
         drop(table);
-        transaction
-            .open_table(DELIVERED)?
-            .insert(delivered.log, (delivered.size, delivered.receipt.encode().as_slice()))?;
         trim(&transaction, delivered.log, delivered.size / BLOCK * BLOCK, Some(delivered.keep_from))?;
     }
     transaction.commit()?;
@@ -369,7 +348,7 @@ fn append(transaction: &WriteTransaction, staged: &Staged) -> Result<(), redb::E
     }
     let mut meta = transaction.open_table(META)?;
     meta.insert(COMMIT, &*staged.signed)?;
-    meta.insert(HEADS, encode_heads(&staged.heads).as_slice())?;
+    meta.insert(HEADS, encode_heads(staged.heads.values()).as_slice())?;
     Ok(())
 }
 

@@ -2,8 +2,9 @@
 
 use proto::log::{
     LogId,
-    commit::{Commit, Head},
+    commit::{Commit, Head, decode_heads},
     merkle::{Frontier, Hash, Nodes, peaks_of},
+    owner_number,
 };
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 
@@ -11,9 +12,7 @@ use super::{
     journal::{self, Rows},
     logs::{BLOCK, BLOCK_LEVEL, Heads, LogKey},
     row::{self, Stored},
-    store::{
-        COMMIT, DELIVERED, Damage, HEADS, JOURNAL, META, NODES, RECORDS, StoreError, TRIMMED, decode_heads, read_key,
-    },
+    store::{COMMIT, DELIVERED, Damage, HEADS, JOURNAL, META, NODES, RECORDS, StoreError, TRIMMED, read_key},
 };
 
 /// One moment of the store.
@@ -74,7 +73,8 @@ impl View {
     /// The heads of all logs.
     pub(crate) fn heads(&self) -> Result<Heads, StoreError> {
         let Some(heads) = self.meta(HEADS)? else { return Ok(Heads::new()) };
-        Ok(decode_heads(&heads).ok_or_else(|| Damage::of_store("its heads are none"))?)
+        let heads = decode_heads(&heads).ok_or_else(|| Damage::of_store("its heads are none"))?;
+        Ok(heads.into_iter().map(|head| (owner_number(head.owner), head)).collect())
     }
 
     /// Where a log's records begin.

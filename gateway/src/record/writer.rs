@@ -17,6 +17,7 @@ use peer::{health::Impaired, surroundings::Blocking};
 use proto::{
     identity::{FederationDomain, Realm},
     log::{
+        commit::Head,
         merkle::{Frontier, Hash},
         owner_number,
         record::{Caller, time_and_caller},
@@ -174,22 +175,13 @@ impl Commits {
         if let Some(damage) = disowned::found(path) {
             return Err(damage.into());
         }
-        let mut frontiers = BTreeMap::new();
-        for (log, head) in &heads {
-            let delivered = view.delivered(*log)?.map_or(0, |(size, _)| size);
-            let from = (delivered.min(head.size) / BLOCK * BLOCK).max(view.base(*log)?);
+        let frontiers = take_up(&view, &heads, space, |log, head| {
+            let delivered = view.delivered(log)?.map_or(0, |(size, _)| size);
             if let Realm::Member(home) = head.owner {
                 space.settled(home, delivered);
             }
-            let frontier = walk(&view.log(*log), &heads, from, None, |index, record| {
-                if let (Realm::Member(home), true) = (head.owner, index >= delivered)
-                    && let Some((_, caller)) = time_and_caller(record)
-                {
-                    space.found(home, &caller, record.len());
-                }
-            })?;
-            frontiers.insert(*log, frontier);
-        }
+            Ok(delivered)
+        })?;
         if number == 0 {
             info!(key = %key.kid(), "new access logs begin: the trust list must have their key");
         }
@@ -307,19 +299,7 @@ impl Commits {
         let key = self.key.key().verifying_key();
         let (number, heads) = check_store(&view, witness::last(witnessed.as_deref(), key))?;
         let before = self.logs.heads();
-        let mut frontiers: BTreeMap<u8, Frontier> = BTreeMap::new();
-        for (log, head) in &heads {
-            let known = size_of(&before, *log);
-            let from = known.min(head.size) / BLOCK * BLOCK;
-            let frontier = walk(&view.log(*log), &heads, from, None, |index, record| {
-                if let (Realm::Member(home), true) = (head.owner, index >= known)
-                    && let Some((_, caller)) = time_and_caller(record)
-                {
-                    self.space.found(home, &caller, record.len());
-                }
-            })?;
-            frontiers.insert(*log, frontier);
-        }
+        let frontiers = take_up(&view, &heads, &self.space, |log, _| Ok(size_of(&before, log)))?;
         self.logs = Logs::new(self.key.clone(), number, frontiers);
         self.journal = journal(&view)?;
         drop(view);
@@ -327,6 +307,30 @@ impl Commits {
         self.published.store(self.logs.heads());
         Ok(())
     }
+}
+
+/// The logs' right edges, from what is on disk: each is verified from `known` on, and the room counted that records from
+/// there on take.
+fn take_up(
+    view: &View,
+    heads: &Heads,
+    space: &Space,
+    known: impl Fn(u8, &Head) -> Result<u64, StoreError>,
+) -> Result<BTreeMap<u8, Frontier>, StoreError> {
+    let mut frontiers = BTreeMap::new();
+    for (log, head) in heads {
+        let known = known(*log, head)?;
+        let from = (known.min(head.size) / BLOCK * BLOCK).max(view.base(*log)?);
+        let frontier = walk(&view.log(*log), heads, from, None, |index, record| {
+            if let (Realm::Member(home), true) = (head.owner, index >= known)
+                && let Some((_, caller)) = time_and_caller(record)
+            {
+                space.found(home, &caller, record.len());
+            }
+        })?;
+        frontiers.insert(*log, frontier);
+    }
+    Ok(frontiers)
 }
 
 fn journal(view: &View) -> Result<Journal, StoreError> {

@@ -8,7 +8,7 @@ use ciborium::Value;
 use super::{
     LogId,
     merkle::{self, Hash, root_of_path},
-    owner_from_text, owner_number,
+    owner_from_number, owner_from_text, owner_number,
     record::{Entry, MAX_RECORD_BYTES},
 };
 use crate::{
@@ -34,6 +34,9 @@ const ROOT: i64 = 2;
 const COUNT: i64 = 3;
 const HEADS: i64 = 4;
 const IAT: i64 = 6;
+
+/// A log's number, its size, its root.
+const HEAD_BYTES: usize = 1 + 8 + 32;
 
 const VERSION: u64 = 1;
 const MAX_PATH: usize = 16;
@@ -74,15 +77,30 @@ pub fn commit_leaf(owner: Realm, index: u64, record: &Hash) -> Hash {
     sha256(&leaf)
 }
 
-/// The hash of the heads of a replica's logs, in the order of their owners' numbers.
-pub fn hash_of_heads<'a>(heads: impl IntoIterator<Item = &'a Head>) -> Hash {
-    let mut all = Vec::with_capacity(34 * 41);
+/// The heads of a replica's logs, in the order of their owners' numbers, as a commit hashes them.
+pub fn encode_heads<'a>(heads: impl IntoIterator<Item = &'a Head>) -> Vec<u8> {
+    let mut all = Vec::with_capacity(34 * HEAD_BYTES);
     for head in heads {
         all.push(owner_number(head.owner));
         all.extend(head.size.to_be_bytes());
         all.extend(head.root);
     }
-    sha256(&all)
+    all
+}
+
+/// Reads what [`encode_heads`] wrote; `None` if it is not that.
+pub fn decode_heads(bytes: &[u8]) -> Option<Vec<Head>> {
+    let (heads, rest) = bytes.as_chunks::<HEAD_BYTES>();
+    let head = |head: &[u8; HEAD_BYTES]| {
+        let size = u64::from_be_bytes(*head[1..].first_chunk()?);
+        Some(Head { owner: owner_from_number(head[0])?, size, root: *head[9..].first_chunk()? })
+    };
+    rest.is_empty().then(|| heads.iter().map(head).collect())?
+}
+
+/// The hash of the heads of a replica's logs.
+pub fn hash_of_heads<'a>(heads: impl IntoIterator<Item = &'a Head>) -> Hash {
+    sha256(&encode_heads(heads))
 }
 
 impl Commit {

@@ -3,10 +3,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tests::freshness::{cold::Cold, figures::Report, flips::Flips, hung::Hung, idle::Idle, stops::Stops};
-use tokio_util::sync::CancellationToken;
+use tests::freshness::{
+    cold::Cold,
+    figures::{Report, told},
+    flips::Flips,
+    hung::Hung,
+    idle::Idle,
+    stops::Stops,
+};
 
 /// How fresh what venues see is. Exit 1 if what was promised does not hold.
 #[derive(Parser)]
@@ -36,24 +42,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Arguments { json, command } = Arguments::parse();
-    match measure(&command).await.and_then(|report| say(&*report, json)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("freshness: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// A signal ends it as an error does: programs that were started are let go on, and stopped.
-async fn measure(command: &Command) -> Result<Box<dyn Report>> {
-    let stop = CancellationToken::new();
-    peer::serve::stop_on_signal(stop.clone())?;
-    tokio::select! {
-        report = run(command) => report,
-        () = stop.cancelled() => bail!("stopped by a signal"),
-    }
+    told("freshness", json, run(&command)).await
 }
 
 async fn run(command: &Command) -> Result<Box<dyn Report>> {
@@ -64,16 +53,4 @@ async fn run(command: &Command) -> Result<Box<dyn Report>> {
         Command::Hung(hung) => Box::new(hung.run().await?),
         Command::Idle(idle) => Box::new(idle.run().await?),
     })
-}
-
-/// Whether everything that was promised held.
-fn say(report: &dyn Report, json: bool) -> Result<bool> {
-    if json {
-        println!("{}", report.json()?);
-    } else {
-        report.lines().iter().for_each(|line| println!("{line}"));
-    }
-    let broken = report.broken();
-    broken.iter().for_each(|what| eprintln!("broken: {what}"));
-    Ok(broken.is_empty())
 }

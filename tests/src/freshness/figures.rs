@@ -1,8 +1,10 @@
 //! Medians and tails, and how a measurement ends.
 
-use std::{fmt, time::Duration};
+use std::{fmt, process::ExitCode, time::Duration};
 
+use anyhow::{Result, bail};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 /// What a measurement says in the end.
 pub trait Report {
@@ -14,6 +16,38 @@ pub trait Report {
 
     /// What was promised and did not hold.
     fn broken(&self) -> Vec<String>;
+}
+
+/// Measures, says what came of it, and whether everything that was promised held. A signal ends it as an error does: programs
+/// that were started are let go on, and stopped.
+pub async fn told(program: &str, json: bool, measured: impl Future<Output = Result<Box<dyn Report>>>) -> ExitCode {
+    let stop = CancellationToken::new();
+    let report = async {
+        peer::serve::stop_on_signal(stop.clone())?;
+        tokio::select! {
+            report = measured => report,
+            () = stop.cancelled() => bail!("stopped by a signal"),
+        }
+    };
+    match report.await.and_then(|report| say(&*report, json)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{program}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(report: &dyn Report, json: bool) -> Result<bool> {
+    if json {
+        println!("{}", report.json()?);
+    } else {
+        report.lines().iter().for_each(|line| println!("{line}"));
+    }
+    let broken = report.broken();
+    broken.iter().for_each(|what| eprintln!("broken: {what}"));
+    Ok(broken.is_empty())
 }
 
 /// How long things took, in milliseconds.
