@@ -6,6 +6,7 @@ const FILES: &[&str] = &[
     "tongxing/access/v1/access.proto",
     "tongxing/assignment/v1/assignment.proto",
     "tongxing/error/v1/error_reason.proto",
+    "tongxing/evidence/v1/evidence.proto",
     "tongxing/federation/v1/federation.proto",
     "tongxing/province/v1/province.proto",
     "tongxing/recognition/v1/recognition.proto",

@@ -9,6 +9,7 @@ pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descript
 pub use tongxing::access::v1 as access;
 pub use tongxing::assignment::v1 as assignment;
 pub use tongxing::error::v1 as error;
+pub use tongxing::evidence::v1 as evidence;
 pub use tongxing::federation::v1 as federation;
 pub use tongxing::province::v1 as province;
 pub use tongxing::recognition::v1 as recognition;

@@ -336,13 +336,23 @@ fn traits(reason: Reason) -> Traits {
             Traits { code: Internal, message: "internal error", blame: Gateway, retry: false }
         }
 
-        Reason::PersonUnknown => caller(NotFound, "no person with this document"),
+        Reason::PersonUnknown => caller(NotFound, "no such person"),
         Reason::DeviceUnknown => caller(NotFound, "no such device"),
         Reason::TooManyConsents => caller(ResourceExhausted, "the traveler has too many live consents"),
         Reason::TooManyDevices => caller(ResourceExhausted, "the traveler has too many devices"),
         Reason::LabelUnknown => caller(InvalidArgument, "the policy has no such label for this member"),
         Reason::ConsentUnknown => caller(NotFound, "no such consent"),
         Reason::RecordUnknown => caller(NotFound, "no such record on this replica's logs"),
+        Reason::PlatformNotAdmitted => caller(PermissionDenied, "this backend may not push codes"),
+
+        Reason::EvidenceNotAdmitted => caller(PermissionDenied, "this feed may not bring such evidence"),
+        Reason::AuthorityNotAdmitted => caller(PermissionDenied, "policy does not let this authority invoke the rule"),
+        Reason::EvidenceTooOld => caller(FailedPrecondition, "older than evidence is kept"),
+        Reason::RevisionSuperseded => caller(FailedPrecondition, "a later revision is on file"),
+        Reason::RevisionConflict => caller(AlreadyExists, "this revision is on file with another content"),
+        Reason::AreaNotListed => caller(FailedPrecondition, "the area was not listed at any time of the stay"),
+        Reason::TooMuchEvidence => caller(ResourceExhausted, "as much evidence as may be is on file about this person"),
+        Reason::AssignmentOutdated => caller(FailedPrecondition, "the person has a code that was assigned later"),
 
         Reason::ThresholdNotMet => caller(FailedPrecondition, "too few root keys signed"),
         Reason::VersionRolledBack => caller(FailedPrecondition, "older than the version already held"),
