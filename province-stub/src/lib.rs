@@ -29,12 +29,14 @@
 mod redacted;
 
 pub mod accesses;
+pub mod assessment;
 pub mod assignment;
 pub mod config;
 pub mod consents;
 pub mod deletion;
 pub mod document;
 pub mod enrollment;
+pub mod evidence;
 pub mod home;
 pub mod issuance;
 pub mod keys;
