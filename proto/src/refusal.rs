@@ -162,6 +162,11 @@ impl Refusal {
         self.0.blame
     }
 
+    /// The request's field at fault and what is wrong with it, if there is one.
+    pub fn violation(&self) -> Option<(&'static str, &str)> {
+        self.0.violation.as_ref().map(|(field, what)| (*field, what.as_str()))
+    }
+
     /// One piece of metadata.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.0.metadata.get(key).map(String::as_str)

@@ -46,6 +46,12 @@ impl UnixTime {
         Self(self.0.saturating_sub(duration.as_secs()))
     }
 
+    /// From protobuf's well-known type, fractions dropped; `None` if it is before 1970, after [`Self::MAX`], or none at all.
+    pub fn from_protobuf(timestamp: &prost_types::Timestamp) -> Option<Self> {
+        let seconds = u64::try_from(timestamp.seconds).ok().filter(|seconds| *seconds <= Self::MAX.0)?;
+        (0..1_000_000_000).contains(&timestamp.nanos).then_some(Self(seconds))
+    }
+
     /// As protobuf's well-known type.
     pub fn to_protobuf(self) -> prost_types::Timestamp {
         prost_types::Timestamp { seconds: i64::try_from(self.0).unwrap_or(i64::MAX), nanos: 0 }
@@ -119,6 +125,15 @@ impl Clock for ManualClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn protobufs_instants_are_taken_within_their_bounds() {
+        let read = |seconds, nanos| UnixTime::from_protobuf(&prost_types::Timestamp { seconds, nanos });
+        let max = UnixTime::MAX.as_secs().cast_signed();
+        assert_eq!(read(1_800_000_000, 999_999_999), Some(UnixTime::from_secs(1_800_000_000)));
+        assert_eq!((read(0, 0), read(max, 0)), (Some(UnixTime::from_secs(0)), Some(UnixTime::MAX)));
+        assert_eq!([read(-1, 0), read(max + 1, 0), read(0, -1), read(0, 1_000_000_000)], [None; 4]);
+    }
 
     #[test]
     fn shows_rfc3339_and_stays_in_range() {

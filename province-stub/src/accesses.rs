@@ -53,10 +53,13 @@ pub struct Brought {
     pub before: Option<Frontier>,
 }
 
-/// The peers that are bringing something now. Each has one call under way at most: the store has one writer, and revocations
-/// need it.
-#[derive(Clone, Debug, Default)]
-pub struct Deliveries(Arc<Mutex<BTreeSet<PeerId>>>);
+/// The peers that are bringing something of one kind now. Each has one call under way at most: the store has one writer, and
+/// revocations need it.
+#[derive(Clone, Debug)]
+pub struct Deliveries {
+    what: &'static str,
+    peers: Arc<Mutex<BTreeSet<PeerId>>>,
+}
 
 /// A delivery under way; over when it is dropped.
 #[derive(Debug)]
@@ -66,20 +69,25 @@ pub struct UnderWay {
 }
 
 impl Deliveries {
+    /// Of one kind; the refusal's `limit`.
+    pub fn of(what: &'static str) -> Self {
+        Self { what, peers: Arc::default() }
+    }
+
     /// A place for a peer's delivery.
     ///
     /// # Errors
     /// OVERLOADED if the peer has one under way.
     pub fn admit(&self, caller: &PeerId) -> Result<UnderWay, Refusal> {
         if !self.peers().insert(caller.clone()) {
-            return Err(Refusal::new(Reason::Overloaded).with("limit", "deliveries").blaming(Blame::Home));
+            return Err(Refusal::new(Reason::Overloaded).with("limit", self.what).blaming(Blame::Home));
         }
         Ok(UnderWay { caller: caller.clone(), deliveries: self.clone() })
     }
 
     fn peers(&self) -> MutexGuard<'_, BTreeSet<PeerId>> {
         // No holder panics between two halves of a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

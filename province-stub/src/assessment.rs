@@ -23,8 +23,8 @@ pub struct Base {
     pub rule: Option<String>,
     /// The authority, if it has one.
     pub authority: Option<Authority>,
-    /// When it was put on file: evidence that came by then is covered by it.
-    pub recorded_at: UnixTime,
+    /// The latest evidence about the person that was on file when it was set: what came after it counts beside it.
+    pub covers: EvidenceId,
 }
 
 /// What a file comes to.

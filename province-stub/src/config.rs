@@ -15,10 +15,17 @@ use peer::{
 use proto::{
     identity::{FederationDomain, PeerId},
     member::Member,
+    venue::is_name,
 };
 use serde::Deserialize;
 
-use crate::{keys::KeyFiles, watch::WatchLimits};
+use crate::{
+    evidence::Class,
+    intake::{FeedRights, Feeds},
+    keys::KeyFiles,
+    push::Platforms,
+    watch::WatchLimits,
+};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -45,7 +52,17 @@ pub struct Config {
     pub limits: ServerLimits,
     /// Those of the change stream.
     pub watch: WatchLimits,
+    /// What each feed may bring.
+    pub feeds: Feeds,
+    /// The backends that may push codes.
+    pub platforms: Platforms,
 }
+
+/// How many feeds, and how many platforms, there may be.
+const MAX_PEERS: usize = 64;
+
+/// The form of a peer's name.
+const NAME: &str = "1 or more of a-z, 0-9 and inner '-'";
 
 /// Streams of one connection unless it is said: the gateway asks for everybody over few connections.
 const STREAMS: usize = 256;
@@ -61,6 +78,10 @@ struct Document {
     #[serde(default)]
     private_beyond_loopback: bool,
     data_dir: PathBuf,
+    #[serde(default)]
+    platforms: Vec<String>,
+    #[serde(default)]
+    feeds: Vec<FeedEntry>,
     identity: IdentitySection,
     trust: TrustSection,
     keys: KeysSection,
@@ -68,6 +89,15 @@ struct Document {
     limits: LimitsSection,
     #[serde(default)]
     watch: WatchSection,
+}
+
+/// An entry of `feeds`: what one feed may bring.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FeedEntry {
+    name: String,
+    evidence: Vec<String>,
+    authorities: Vec<String>,
 }
 
 /// `[watch]`: the change stream.
@@ -107,6 +137,8 @@ impl Config {
             keys: document.keys.files(path),
             limits: document.limits.check(path, STREAMS)?,
             watch: document.watch.check(path)?,
+            feeds: check_feeds(path, document.feeds)?,
+            platforms: check_platforms(path, document.platforms)?,
             domain,
             listen: document.listen,
             private_listen: private_listener(path, document.private_listen, document.private_beyond_loopback)?,
@@ -118,6 +150,41 @@ impl Config {
     pub fn database(&self) -> PathBuf {
         self.data_dir.join("node.db")
     }
+}
+
+fn check_platforms(path: &Path, platforms: Vec<String>) -> Result<Platforms, ConfigError> {
+    if platforms.len() > MAX_PEERS {
+        return Err(wrong(path, "platforms", format!("{} names", platforms.len()), format!("at most {MAX_PEERS}")));
+    }
+    match platforms.iter().find(|name| !is_name(name)) {
+        Some(name) => Err(wrong(path, "platforms", name, NAME)),
+        None => Ok(platforms.into_iter().collect()),
+    }
+}
+
+fn check_feeds(path: &Path, entries: Vec<FeedEntry>) -> Result<Feeds, ConfigError> {
+    if entries.len() > MAX_PEERS {
+        return Err(wrong(path, "feeds", format!("{} feeds", entries.len()), format!("at most {MAX_PEERS}")));
+    }
+    let mut feeds = Feeds::new();
+    for FeedEntry { name, evidence, authorities } in entries {
+        if !is_name(&name) {
+            return Err(wrong(path, "feeds.name", name, NAME));
+        }
+        let class = |word: &String| {
+            let known = Class::ALL.map(Class::word).join(", ");
+            Class::from_word(word).ok_or_else(|| wrong(path, "feeds.evidence", word, format!("one of {known}")))
+        };
+        let evidence = evidence.iter().map(class).collect::<Result<_, _>>()?;
+        if let Some(kind) = authorities.iter().find(|kind| !is_name(kind)) {
+            return Err(wrong(path, "feeds.authorities", kind, format!("the kind of an authority: {NAME}")));
+        }
+        let rights = FeedRights { evidence, authorities: authorities.into_iter().collect() };
+        if feeds.insert(name.clone(), rights).is_some() {
+            return Err(wrong(path, "feeds.name", name, "each feed once"));
+        }
+    }
+    Ok(feeds)
 }
 
 impl Default for WatchSection {
@@ -179,6 +246,7 @@ mod tests {
         let config = config(&[]).unwrap();
         assert_eq!(config.id.to_string(), "44/node/1");
         assert_eq!(config.limits.max_streams_per_connection, 256);
+        assert!(config.feeds.is_empty() && config.platforms.is_empty());
         assert!(config.data_dir.ends_with("data") && config.data_dir.is_absolute());
         assert!(config.keys.secret.ends_with("secret") && config.keys.secret.is_absolute());
     }
@@ -186,6 +254,14 @@ mod tests {
     #[test]
     fn a_bad_value_is_named_with_its_key_and_mend() {
         let nine = ["\"localhost:7443\""; 9].join(", ");
+        let many = (0..65).map(|n| format!("\"app-{n}\"")).collect::<Vec<_>>().join(", ");
+        let entry = |name: &str, evidence: &str, authority: &str| {
+            format!("{{ name = \"{name}\", evidence = [\"{evidence}\"], authorities = [\"{authority}\"] }}")
+        };
+        let feed = |name, evidence, authority| {
+            format!("feeds = [{}]\ndata_dir = ", entry(name, evidence, authority))
+        };
+        let twice = format!("feeds = [{0}, {0}]\ndata_dir = ", entry("lab", "test", "cdc"));
         for (from, to, named) in [
             ("member = \"44\"", "member = \"99\"", "member = 99: not the two-digit code"),
             ("name = \"1\"", "name = \"A\"", "name = A: 1 or more of a-z"),
@@ -199,6 +275,12 @@ mod tests {
             ("max_duration = \"2s\"", "max_duration = \"5x\"", "5x"),
             ("threshold = 1", "threshold = 2", "trust.threshold = 2"),
             ("roots = [\"", "roots = [\"zz", "trust.roots"),
+            ("data_dir = ", "platforms = [\"App\"]\ndata_dir = ", "platforms = App: 1 or more of a-z"),
+            ("data_dir = ", &format!("platforms = [{many}]\ndata_dir = "), "platforms = 65 names: at most 64"),
+            ("data_dir = ", &feed("Lab", "test", "cdc"), "feeds.name = Lab: 1 or more of a-z"),
+            ("data_dir = ", &feed("lab", "tests", "cdc"), "feeds.evidence = tests: one of test, vaccination"),
+            ("data_dir = ", &feed("lab", "test", "41/cdc"), "feeds.authorities = 41/cdc: the kind of an authority"),
+            ("data_dir = ", &twice, "feeds.name = lab: each feed once"),
             (
                 "threshold = 1",
                 &format!("threshold = 1\ngateways = [{nine}]"),

@@ -63,6 +63,23 @@ pub enum Content {
     Withdrawn,
 }
 
+/// What kind of evidence a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// A nucleic-acid test.
+    Test,
+    /// A dose of a vaccine.
+    Vaccination,
+    /// A stay in an area.
+    Stay,
+    /// A case.
+    Case,
+    /// A close contact.
+    Contact,
+    /// A listing of a risk area.
+    RiskArea,
+}
+
 /// How a source names a person.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PersonKey {
@@ -174,6 +191,29 @@ impl Foreign {
     }
 }
 
+impl Class {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Test, Self::Vaccination, Self::Stay, Self::Case, Self::Contact, Self::RiskArea];
+
+    /// The word for it, in configuration, files and messages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Test => "test",
+            Self::Vaccination => "vaccination",
+            Self::Stay => "stay",
+            Self::Case => "case",
+            Self::Contact => "contact",
+            Self::RiskArea => "risk-area",
+        }
+    }
+
+    /// From its word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.word() == word)
+    }
+}
+
 impl Risk {
     /// From its number; `None` for any other.
     pub fn from_number(number: u64) -> Option<Self> {
@@ -191,14 +231,14 @@ impl Risk {
 }
 
 impl Fact {
-    /// The word for its class.
-    pub const fn word(&self) -> &'static str {
+    /// What kind of evidence it is.
+    pub const fn class(&self) -> Class {
         match self {
-            Self::Test { .. } => "test",
-            Self::Dose { .. } => "vaccination",
-            Self::Stay { .. } => "stay",
-            Self::Case { .. } => "case",
-            Self::Contact { .. } => "contact",
+            Self::Test { .. } => Class::Test,
+            Self::Dose { .. } => Class::Vaccination,
+            Self::Stay { .. } => Class::Stay,
+            Self::Case { .. } => Class::Case,
+            Self::Contact { .. } => Class::Contact,
         }
     }
 

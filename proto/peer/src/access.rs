@@ -26,10 +26,10 @@ pub fn caller<T>(request: &tonic::Request<T>) -> Result<&Caller, Refusal> {
     request.extensions().get::<Caller>().ok_or_else(|| Refusal::new(Reason::Internal))
 }
 
-/// One service and who may call it.
+/// One service, or one method that differs from the rest of its service, and who may call it.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// The service's full name, e.g. `tongxing.province.v1.ProvinceService`.
+    /// The service's full name, e.g. `tongxing.province.v1.ProvinceService`, or one of its methods': the same with `/Lookup`.
     pub service: &'static str,
     /// The words of the roles that may call it ([`proto::identity::Role::word`]).
     pub roles: &'static [&'static str],
@@ -59,8 +59,9 @@ impl Access {
         if OPEN.contains(&service) {
             return Ok(());
         }
-        let rule = self.0.iter().find(|rule| rule.service == service);
-        let rule = rule.ok_or_else(|| Refusal::new(Reason::MethodUnknown))?;
+        // A method's own rule goes before its service's.
+        let find = |name: &str| self.0.iter().find(|rule| rule.service == name);
+        let rule = find(&path[1..]).or_else(|| find(service)).ok_or_else(|| Refusal::new(Reason::MethodUnknown))?;
         if !rule.roles.contains(&peer.role().word()) {
             return Err(Refusal::new(Reason::RoleNotAllowed).with("role", peer.role().word()).with("method", method));
         }
@@ -77,7 +78,8 @@ impl Access {
 mod tests {
     use super::*;
 
-    const RULES: [Rule; 2] = [
+    const RULES: [Rule; 3] = [
+        Rule { service: "a.B/Push", roles: &["feed"], member: Some(Member::PLATFORM) },
         Rule { service: "a.A", roles: &["gateway"], member: None },
         Rule { service: "a.B", roles: &["backend", "operator"], member: Some(Member::PLATFORM) },
     ];
@@ -96,6 +98,7 @@ mod tests {
         assert_eq!(reason("/a.B/Do", &own), None);
         assert_eq!(reason("/a.B/Do", &other), Some(Reason::MemberNotAllowed));
         assert_eq!(reason("/a.B/Do", &gateway), Some(Reason::RoleNotAllowed));
+        assert_eq!(reason("/a.B/Push", &own), Some(Reason::RoleNotAllowed));
         assert_eq!(reason("/grpc.health.v1.Health/Check", &other), None);
         for unknown in ["/a.C/Do", "/grpc.health.v1.Healthy/Check", "/", "", "a.A/Do"] {
             assert_eq!(reason(unknown, &gateway), Some(Reason::MethodUnknown), "{unknown}");

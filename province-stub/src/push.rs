@@ -1,0 +1,114 @@
+//! Codes that the member's own platform pushes: it keeps its own assignment (赋码), the node federates what it comes to.
+//!
+//! Upholds I8: a label of this member's table, a rule and an authority, as for a code that is set by hand; whether they may assign
+//! that level is judged by every reader, by the published policy.
+
+use std::collections::BTreeSet;
+
+use proto::{
+    identity::{PeerId, Role},
+    member::Member,
+    policy::{Meaning, Policy},
+    refusal::{Reason, Refusal},
+    terms::Level,
+    time::{CLOCK_LEEWAY, UnixTime},
+};
+use tracing::instrument;
+
+use crate::{
+    home::Home,
+    request::{Method, RequestId, RequestKey, digest},
+    rules::Rules,
+    store::{
+        Store,
+        filing::{Assignment, Effect, PushedCode},
+    },
+};
+
+/// Codes of one batch at most.
+pub const MAX_CODES: usize = 500;
+
+/// The backends that may push codes, by name.
+pub type Platforms = BTreeSet<String>;
+
+/// A batch as the platform pushes it. Codes that were refused where they were parsed keep their place.
+#[derive(Debug)]
+pub struct Batch {
+    /// The platform's id of it.
+    pub request_id: RequestId,
+    /// All that was asked, for idempotency.
+    pub asked: Vec<u8>,
+    /// The codes.
+    pub codes: Vec<Result<PushedCode, Refusal>>,
+}
+
+/// What became of a batch: one verdict for each code, in order.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// The verdicts.
+    pub verdicts: Vec<Result<Assignment, Refusal>>,
+    /// What followed.
+    pub effect: Effect,
+}
+
+/// Refuses a backend that is no platform.
+pub fn admit(platforms: &Platforms, backend: &PeerId) -> Result<(), Refusal> {
+    match backend.role() {
+        Role::Backend(name) if platforms.contains(&**name) => Ok(()),
+        _ => Err(Refusal::new(Reason::PlatformNotAdmitted)),
+    }
+}
+
+/// Takes in a batch.
+#[instrument(level = "debug", name = "put_codes", skip_all)]
+pub async fn take_in<S: Store>(
+    home: &Home<S>,
+    policy: &Policy,
+    now: UnixTime,
+    platform: &PeerId,
+    batch: Batch,
+) -> Result<Answered, Refusal> {
+    let check = |code: Result<PushedCode, Refusal>| {
+        code.and_then(|code| check(home.member, policy, now, &code).map(|()| code))
+    };
+    let checked: Vec<_> = batch.codes.into_iter().map(check).collect();
+    // By another policy the same batch may be another request: its kept answer would be about other codes.
+    let valid: Vec<u8> = checked.iter().map(|code| u8::from(code.is_ok())).collect();
+    let request = RequestKey {
+        caller: platform.to_string(),
+        id: batch.request_id.as_str().to_owned(),
+        method: Method::PutCodes,
+        digest: digest(&[&batch.asked, &valid]),
+        at: now,
+    };
+    let codes: Vec<PushedCode> = checked.iter().filter_map(|code| code.as_ref().ok().cloned()).collect();
+    let rules = Rules::new(home.member, policy);
+    let pushed = home.store.put_codes(&request, &codes, &rules, &*home.random).await?;
+    let mut assigned = pushed.verdicts.into_iter();
+    let verdicts = checked.into_iter().map(|code| {
+        code?;
+        match assigned.next().unwrap_or(Assignment::Outdated) {
+            Assignment::Outdated => Err(Refusal::new(Reason::AssignmentOutdated)),
+            assigned => Ok(assigned),
+        }
+    });
+    Ok(Answered { verdicts: verdicts.collect(), effect: pushed.effect })
+}
+
+/// Refused in this order: a time yet to come, a label the policy does not have for this member, a label that is not green
+/// without a rule, an authority of another member.
+fn check(member: Member, policy: &Policy, now: UnixTime, pushed: &PushedCode) -> Result<(), Refusal> {
+    if pushed.assigned_at > now.plus(CLOCK_LEEWAY) {
+        return Err(Refusal::field("assign_time", "not in the future"));
+    }
+    let Some(code) = &pushed.code else { return Ok(()) };
+    let meaning = policy.meaning(member, &code.label);
+    let meaning = meaning.ok_or_else(|| Refusal::new(Reason::LabelUnknown).with("label", &code.label))?;
+    match &code.authority {
+        None if meaning != Meaning::Level(Level::Green) => Err(Refusal::missing("rule")),
+        Some(authority) if authority.member() != member && authority.member() != Member::PLATFORM => {
+            Err(Refusal::field("authority", "is of the member itself or of 00"))
+        }
+        _ => Ok(()),
+    }
+}

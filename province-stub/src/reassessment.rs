@@ -1,0 +1,64 @@
+//! Codes change when time passes, too: whoever is due is assessed again, within a second, and after a new policy everybody is.
+//!
+//! Upholds I4 with [`crate::lookup`], which never tells a code whose time is over, and ends every statement where time alone may
+//! change what it says.
+
+use std::time::Duration;
+
+use proto::policy::Policy;
+use tracing::{info, instrument};
+
+use crate::{
+    home::Home,
+    rules::Rules,
+    store::{
+        PersonId, Store, StoreError,
+        filing::{Effect, Reassessed},
+    },
+};
+use proto::time::UnixTime;
+
+/// How often it is looked who is due.
+pub const EVERY: Duration = Duration::from_millis(500);
+/// People of one transaction at most: a few milliseconds.
+const AT_ONCE: u32 = 200;
+
+/// Where a node stands with working out everybody anew by a new policy.
+#[derive(Debug, Default)]
+pub struct Progress {
+    edition: u64,
+    after: Option<PersonId>,
+}
+
+/// Assesses some of those who are due, or else some of those who have not been assessed by this edition of the policy yet. Says what
+/// followed; `None` if nothing was to be done.
+#[instrument(level = "debug", name = "reassess", skip_all)]
+pub async fn some<S: Store>(
+    home: &Home<S>,
+    policy: &Policy,
+    edition: u64,
+    progress: &mut Progress,
+    now: UnixTime,
+) -> Result<Option<Effect>, StoreError> {
+    let rules = Rules::new(home.member, policy);
+    if home.store.next_due().await?.is_some_and(|due_at| due_at <= now) {
+        let Reassessed { effect, .. } = home.store.reassess_due(AT_ONCE, &rules, now, &*home.random).await?;
+        return Ok(Some(effect));
+    }
+    if progress.edition == edition {
+        return Ok(None);
+    }
+    if progress.after.is_none() && home.store.assessed_policy().await? == edition {
+        progress.edition = edition;
+        return Ok(None);
+    }
+    let after = progress.after.unwrap_or(PersonId(0));
+    let (reassessed, last) = home.store.reassess_following(after, AT_ONCE, &rules, now, &*home.random).await?;
+    progress.after = last;
+    if last.is_none() {
+        home.store.set_assessed_policy(edition).await?;
+        progress.edition = edition;
+        info!(edition, "all codes are by this edition of the policy");
+    }
+    Ok(Some(reassessed.effect))
+}
