@@ -3,9 +3,10 @@
 //! Upholds I8 (no venue sees more than this, no authority outside it colours anyone) and I5 (only a green may pass).
 //! [`Policy::judge`] is how a member's label becomes a national answer: the gateway uses it, and so may anyone who checks.
 
+mod assignment;
 mod document;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use ciborium::Value;
 
@@ -19,6 +20,7 @@ use crate::{
 };
 
 pub use crate::lives::Lives;
+pub use assignment::{AssignmentRule, EvidenceClass, EvidenceKind, EvidencePolicy, Phase};
 pub use document::PolicyError;
 
 /// The policy that ships with the project, as TOML.
@@ -37,6 +39,8 @@ pub struct Policy {
     pub quotas: Quotas,
     /// How long access records are kept, and when a traveler sees them.
     pub access_log: AccessLogPolicy,
+    /// How long evidence is kept.
+    pub evidence: EvidencePolicy,
     grants: BTreeMap<(Category, Purpose), Scope>,
     default_labels: Labels,
     labels: BTreeMap<Member, Labels>,
@@ -66,8 +70,8 @@ pub struct AccessLogPolicy {
     pub visibility_delay: Duration,
 }
 
-/// What a label means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a label means. The order is for maps; it says nothing of which is stricter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Meaning {
     /// A national level.
     Level(Level),
@@ -98,6 +102,8 @@ pub struct Advice {
 pub struct Rule {
     /// What it is about.
     pub text: Text,
+    /// How a code follows from evidence by it. `None`: it is only for codes that are set by hand or pushed.
+    pub assigns: Option<AssignmentRule>,
     levels: Vec<Level>,
     authorities: Vec<String>,
 }
@@ -117,7 +123,13 @@ pub enum Judgement {
     HomeUnreachable,
 }
 
-type Labels = BTreeMap<String, Meaning>;
+/// A member's labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Labels {
+    meanings: BTreeMap<String, Meaning>,
+    /// Of several labels that mean the same, which one the node assigns.
+    assigned: BTreeMap<Meaning, String>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Answers {
@@ -128,6 +140,16 @@ struct Answers {
     undetermined: Advice,
     unsubstantiated: Advice,
     unreachable: Advice,
+}
+
+impl fmt::Display for Meaning {
+    /// The word in the policy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Level(level) => level.fmt(f),
+            Self::Undetermined => f.write_str("undetermined"),
+        }
+    }
 }
 
 impl Policy {
@@ -161,12 +183,12 @@ impl Policy {
 
     /// What a member's label means; `None` if the policy does not list it for this member.
     pub fn meaning(&self, member: Member, label: &str) -> Option<Meaning> {
-        self.labels_of(member).get(label).copied()
+        self.labels_of(member).meanings.get(label).copied()
     }
 
     /// The labels of a member that mean this.
     pub fn labels_meaning(&self, member: Member, meaning: Meaning) -> impl Iterator<Item = &str> {
-        let labels = self.labels_of(member).iter();
+        let labels = self.labels_of(member).meanings.iter();
         labels.filter(move |(_, m)| **m == meaning).map(|(label, _)| label.as_str())
     }
 
@@ -227,9 +249,8 @@ impl Policy {
 
     fn admits(&self, status: &Status, level: Level) -> bool {
         let (Some(rule), Some(authority)) = (&status.rule, &status.authority) else { return false };
-        let own = authority.member() == status.issuer || authority.member() == Member::PLATFORM;
-        let rule = self.rules.get(rule).filter(|rule| rule.levels.contains(&level));
-        own && rule.is_some_and(|rule| rule.authorities.iter().any(|kind| kind == authority.kind()))
+        let of_level = self.rules.get(rule).is_some_and(|rule| rule.levels.contains(&level));
+        of_level && self.may_invoke(rule, authority, status.issuer)
     }
 }
 
