@@ -197,8 +197,22 @@ impl Policy {
         match self.meaning(status.issuer, &status.label) {
             None | Some(Meaning::Undetermined) => Judgement::Undetermined,
             Some(Meaning::Level(Level::Green)) => Judgement::Status(Level::Green),
-            Some(Meaning::Level(level)) if self.admits(status, level) => Judgement::Status(level),
-            Some(Meaning::Level(_)) => Judgement::Unsubstantiated(status.authority.clone()),
+            Some(Meaning::Level(level)) => {
+                let (rule, authority) = (status.rule.as_deref(), status.authority.as_ref());
+                if self.admits(status.issuer, level, rule, authority) {
+                    Judgement::Status(level)
+                } else {
+                    Judgement::Unsubstantiated(status.authority.clone())
+                }
+            }
+        }
+    }
+
+    /// Whether this rule and authority may assign what this label means at this home: whatever is not yellow or red needs neither.
+    pub fn substantiates(&self, home: Member, label: &str, rule: Option<&str>, authority: Option<&Authority>) -> bool {
+        match self.meaning(home, label) {
+            Some(Meaning::Level(level @ (Level::Yellow | Level::Red))) => self.admits(home, level, rule, authority),
+            _ => true,
         }
     }
 
@@ -247,10 +261,10 @@ impl Policy {
         self.labels.get(&member).unwrap_or(&self.default_labels)
     }
 
-    fn admits(&self, status: &Status, level: Level) -> bool {
-        let (Some(rule), Some(authority)) = (&status.rule, &status.authority) else { return false };
+    fn admits(&self, home: Member, level: Level, rule: Option<&str>, authority: Option<&Authority>) -> bool {
+        let (Some(rule), Some(authority)) = (rule, authority) else { return false };
         let of_level = self.rules.get(rule).is_some_and(|rule| rule.levels.contains(&level));
-        of_level && self.may_invoke(rule, authority, status.issuer)
+        of_level && self.may_invoke(rule, authority, home)
     }
 }
 

@@ -112,7 +112,7 @@ pub fn has_long_number(text: &str) -> bool {
 }
 
 /// Whether `text` may name a venue, backend, feed, operator, node or replica: 1 or more of a-z, 0-9 and inner hyphens.
-pub(crate) fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     !text.is_empty()
         && !text.starts_with('-')
         && !text.ends_with('-')

@@ -30,6 +30,7 @@ use crate::{
     store::{
         DeviceId, Store,
         access_log::{AccessKey, Conflict, Delivered, Delivery, NewAccess, TravelerAccess},
+        filing::OperatorLook,
     },
 };
 
@@ -180,12 +181,35 @@ fn open_checkpoint<S>(home: &Home<S>, list: &TrustList, brought: &Brought) -> Re
 #[derive(Clone, Debug)]
 pub struct Page {
     /// The accesses.
-    pub accesses: Vec<TravelerAccess>,
+    pub accesses: Vec<Seen>,
     /// Where the next page begins, if there may be one.
     pub next: Option<AccessKey>,
 }
 
-/// Lists who asked for the status of a device's traveler, as far as the policy lets them see it yet.
+/// Somebody learned of a traveler, or tried to.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// A venue asked, or somebody for it.
+    Access(Box<TravelerAccess>),
+    /// One of the member's own operators looked.
+    Look(OperatorLook),
+}
+
+impl Seen {
+    /// Its place in the list. An operator's look is on no log: it comes after what was on one in that second.
+    fn key(&self) -> AccessKey {
+        match self {
+            Self::Access(access) => access.key,
+            Self::Look(look) => AccessKey { time: look.at, log: NO_LOG, index: look.id },
+        }
+    }
+}
+
+/// In the place of a log's id: no key has this hash.
+const NO_LOG: LogId = LogId([0; 32]);
+
+/// Lists who asked for the status of a device's traveler, as far as the policy lets them see it yet, and which operators of the
+/// member looked at it, newest first.
 #[instrument(level = "debug", name = "list_accesses", skip_all)]
 pub async fn list<S: Store>(
     home: &Home<S>,
@@ -197,9 +221,17 @@ pub async fn list<S: Store>(
 ) -> Result<Page, Refusal> {
     let person = home.store.device(device).await?.person;
     let until = now.minus(policy.access_log.visibility_delay);
-    let accesses = home.store.accesses(person, until, after, size).await?;
+    let asked = home.store.accesses(person, until, after, size).await?;
+    let before = after.map(|after| (after.time, if after.log == NO_LOG { after.index } else { u64::MAX }));
+    // What the member's own operators do is hidden for no time.
+    let looked = home.store.operator_looks(person, before, size).await?;
+    let asked = asked.into_iter().map(|access| Seen::Access(Box::new(access)));
+    let mut accesses: Vec<_> = asked.chain(looked.into_iter().map(Seen::Look)).collect();
+    let place = |seen: &Seen| (seen.key().time, seen.key().log.0, seen.key().index);
+    accesses.sort_by(|a, b| place(b).cmp(&place(a)));
+    accesses.truncate(size as usize);
     let full = accesses.len() == size as usize;
-    let next = accesses.last().filter(|_| full).map(|last| last.key);
+    let next = accesses.last().filter(|_| full).map(Seen::key);
     Ok(Page { accesses, next })
 }
 

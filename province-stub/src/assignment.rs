@@ -17,7 +17,11 @@ use crate::{
     document::Document,
     home::Home,
     request::{Method, RequestId, RequestKey, digest},
-    store::{Assigned, NewAssignment, Store},
+    rules::Rules,
+    store::{
+        Assigned, NewAssignment, Store,
+        filing::{Cleared, Effect},
+    },
 };
 
 /// The longest a justification may be, in characters.
@@ -40,8 +44,19 @@ pub struct Assignment {
     pub justification: String,
 }
 
+/// The end of what was set by hand, as the operator asks for it.
+#[derive(Clone)]
+pub struct Clearing {
+    /// The operator's id of the request.
+    pub request_id: RequestId,
+    /// Whose code.
+    pub document: Document,
+    /// Why, 1 to [`MAX_JUSTIFICATION_CHARS`] characters. Never leaves the node.
+    pub justification: String,
+}
+
 // A justification speaks of a person.
-redacted!(Assignment);
+redacted!(Assignment, Clearing);
 
 /// Assigns a code.
 ///
@@ -81,6 +96,29 @@ pub async fn set_code<S: Store>(
     let set_by = operator.to_string();
     let assignment = NewAssignment { document, label, rule, authority, justification, set_by, now };
     Ok(home.store.set_code(&request, &assignment, &*home.random).await?)
+}
+
+/// Ends what was set by hand: from then on the code is what evidence and rules say, or the platform.
+#[instrument(level = "debug", skip_all)]
+pub async fn clear_code<S: Store>(
+    home: &Home<S>,
+    policy: &Policy,
+    now: UnixTime,
+    operator: &PeerId,
+    clearing: Clearing,
+) -> Result<Effect, Refusal> {
+    let Clearing { request_id, document, justification } = clearing;
+    let asked = [&[document.kind().number()][..], document.number().as_bytes(), justification.as_bytes()];
+    let request = RequestKey {
+        caller: operator.to_string(),
+        id: request_id.as_str().to_owned(),
+        method: Method::ClearCode,
+        digest: digest(&asked),
+        at: now,
+    };
+    let cleared = Cleared { document, justification, cleared_by: operator.to_string(), now };
+    let rules = Rules::new(home.member, policy);
+    Ok(home.store.clear_code(&request, &cleared, &rules, &*home.random).await?)
 }
 
 #[cfg(test)]

@@ -15,12 +15,12 @@ use peer::{
 use proto::{
     identity::{FederationDomain, PeerId},
     member::Member,
+    policy::EvidenceKind,
     venue::is_name,
 };
 use serde::Deserialize;
 
 use crate::{
-    evidence::Class,
     intake::{FeedRights, Feeds},
     keys::KeyFiles,
     push::Platforms,
@@ -171,11 +171,11 @@ fn check_feeds(path: &Path, entries: Vec<FeedEntry>) -> Result<Feeds, ConfigErro
         if !is_name(&name) {
             return Err(wrong(path, "feeds.name", name, NAME));
         }
-        let class = |word: &String| {
-            let known = Class::ALL.map(Class::word).join(", ");
-            Class::from_word(word).ok_or_else(|| wrong(path, "feeds.evidence", word, format!("one of {known}")))
+        let kind = |word: &String| {
+            let known = EvidenceKind::ALL.map(EvidenceKind::word).join(", ");
+            EvidenceKind::from_word(word).ok_or_else(|| wrong(path, "feeds.evidence", word, format!("one of {known}")))
         };
-        let evidence = evidence.iter().map(class).collect::<Result<_, _>>()?;
+        let evidence = evidence.iter().map(kind).collect::<Result<_, _>>()?;
         if let Some(kind) = authorities.iter().find(|kind| !is_name(kind)) {
             return Err(wrong(path, "feeds.authorities", kind, format!("the kind of an authority: {NAME}")));
         }

@@ -9,6 +9,7 @@ use tracing::instrument;
 
 use crate::{
     document::Document,
+    evidence::Foreign,
     home::Home,
     request::{Method, RequestId, RequestKey, digest},
     store::{DeviceId, Name, NewDevice, Store, StoreError},
@@ -25,6 +26,8 @@ pub struct Enrollment {
     pub name: Name,
     /// The device's key.
     pub enrollment_key: VerifyingKey,
+    /// The reference by which the member's own platform knows them, if it does.
+    pub reference: Option<Foreign>,
 }
 
 /// Enrols a device. A person the node does not know is added, without a code; one it knows by another name is refused,
@@ -37,12 +40,13 @@ pub async fn enroll<S: Store>(
     backend: &PeerId,
     enrollment: Enrollment,
 ) -> Result<(DeviceId, LogHead), Refusal> {
-    let Enrollment { request_id, document, name, enrollment_key } = enrollment;
+    let Enrollment { request_id, document, name, enrollment_key, reference } = enrollment;
     let asked = [
         &[document.kind().number()][..],
         document.number().as_bytes(),
         name.as_str().as_bytes(),
         enrollment_key.encoded(),
+        reference.as_ref().map_or("", Foreign::as_str).as_bytes(),
     ];
     let request = RequestKey {
         caller: backend.to_string(),
@@ -51,7 +55,7 @@ pub async fn enroll<S: Store>(
         digest: digest(&asked),
         at: now,
     };
-    let device = NewDevice { id: DeviceId(random::bytes(&*home.random)), document, name, enrollment_key, now };
+    let device = NewDevice { id: DeviceId(random::bytes(&*home.random)), document, name, enrollment_key, reference, now };
     let enrolled = home.store.enroll_device(&request, &device, policy.quotas.devices_per_traveler).await;
     enrolled.map_err(|error| match error {
         StoreError::KeyReused => Refusal::field("enrollment_key", "was used before; a device makes a fresh key"),
@@ -81,6 +85,7 @@ mod tests {
                 document: person.document.clone(),
                 name: name.clone(),
                 enrollment_key: key.clone(),
+                reference: None,
             };
             enroll(&fixture.home, &fixture.policy, NOW, &backend, enrollment).await
         };

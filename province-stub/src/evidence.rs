@@ -3,7 +3,7 @@
 //! A source numbers its records and their revisions itself; of each record the latest revision counts. Nothing here decides what
 //! follows from evidence: that is [`crate::rules`].
 
-use proto::{statement::Authority, time::UnixTime};
+use proto::{policy::EvidenceKind, statement::Authority, time::UnixTime};
 use thiserror::Error;
 
 use crate::document::{Document, DocumentType};
@@ -61,23 +61,6 @@ pub enum Content {
     },
     /// Nothing any more.
     Withdrawn,
-}
-
-/// What kind of evidence a record is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
-    /// A nucleic-acid test.
-    Test,
-    /// A dose of a vaccine.
-    Vaccination,
-    /// A stay in an area.
-    Stay,
-    /// A case.
-    Case,
-    /// A close contact.
-    Contact,
-    /// A listing of a risk area.
-    RiskArea,
 }
 
 /// How a source names a person.
@@ -191,29 +174,6 @@ impl Foreign {
     }
 }
 
-impl Class {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Test, Self::Vaccination, Self::Stay, Self::Case, Self::Contact, Self::RiskArea];
-
-    /// The word for it, in configuration, files and messages.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Test => "test",
-            Self::Vaccination => "vaccination",
-            Self::Stay => "stay",
-            Self::Case => "case",
-            Self::Contact => "contact",
-            Self::RiskArea => "risk-area",
-        }
-    }
-
-    /// From its word.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|class| class.word() == word)
-    }
-}
-
 impl Risk {
     /// From its number; `None` for any other.
     pub fn from_number(number: u64) -> Option<Self> {
@@ -232,13 +192,13 @@ impl Risk {
 
 impl Fact {
     /// What kind of evidence it is.
-    pub const fn class(&self) -> Class {
+    pub const fn kind(&self) -> EvidenceKind {
         match self {
-            Self::Test { .. } => Class::Test,
-            Self::Dose { .. } => Class::Vaccination,
-            Self::Stay { .. } => Class::Stay,
-            Self::Case { .. } => Class::Case,
-            Self::Contact { .. } => Class::Contact,
+            Self::Test { .. } => EvidenceKind::Test,
+            Self::Dose { .. } => EvidenceKind::Dose,
+            Self::Stay { .. } => EvidenceKind::Stay,
+            Self::Case { .. } => EvidenceKind::Case,
+            Self::Contact { .. } => EvidenceKind::Contact,
         }
     }
 

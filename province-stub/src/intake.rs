@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::{
     identity::{PeerId, Role},
     member::Member,
-    policy::Policy,
+    policy::{EvidenceKind, Policy},
     refusal::{Reason, Refusal},
     statement::Authority,
     time::{CLOCK_LEEWAY, UnixTime},
@@ -17,7 +17,7 @@ use proto::{
 use tracing::instrument;
 
 use crate::{
-    evidence::{Class, Content, Fact, Listing, Record},
+    evidence::{Content, Fact, Listing, Record},
     home::Home,
     rules::Rules,
     store::{
@@ -33,7 +33,7 @@ pub const MAX_RECORDS: usize = 500;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedRights {
     /// Which evidence.
-    pub evidence: BTreeSet<Class>,
+    pub evidence: BTreeSet<EvidenceKind>,
     /// In the name of which kinds of authority.
     pub authorities: BTreeSet<String>,
 }
@@ -106,20 +106,20 @@ impl Desk<'_> {
     /// Refused in this order: a time yet to come; evidence, then an authority, that the feed may not bring; an authority that may
     /// not invoke the rule; too old.
     fn check(&self, record: &Record) -> Result<(), Refusal> {
-        let (class, authority, ended_at) = match &record.content {
+        let (kind, authority, ended_at) = match &record.content {
             // Its own records any feed may take back.
             Content::Withdrawn => return Ok(()),
             Content::About { fact, authority, .. } => {
                 self.check_past(fact)?;
-                (fact.class(), authority, ended_at(fact))
+                (fact.kind(), authority, ended_at(fact))
             }
-            Content::Listing { listing: Listing { until, .. }, authority } => (Class::RiskArea, authority, *until),
+            Content::Listing { listing: Listing { until, .. }, authority } => (EvidenceKind::Listing, authority, *until),
         };
-        self.check_rights(class, authority)?;
-        if !self.policy.admits_authority_for(class.governed_by(record), self.member, authority) {
+        self.check_rights(kind, authority)?;
+        if !self.policy.admits_authority_for(kind, self.member, authority) {
             return Err(Refusal::new(Reason::AuthorityNotAdmitted).with("authority", authority));
         }
-        let oldest = self.now.minus(self.policy.evidence_retention);
+        let oldest = self.now.minus(self.policy.evidence.retention);
         if ended_at.is_some_and(|ended_at| ended_at < oldest) {
             return Err(Refusal::new(Reason::EvidenceTooOld));
         }
@@ -146,9 +146,9 @@ impl Desk<'_> {
         }
     }
 
-    fn check_rights(&self, class: Class, authority: &Authority) -> Result<(), Refusal> {
-        let refused = || Refusal::new(Reason::EvidenceNotAdmitted).with("evidence", class.word());
-        let rights = self.rights.filter(|rights| rights.evidence.contains(&class)).ok_or_else(refused)?;
+    fn check_rights(&self, kind: EvidenceKind, authority: &Authority) -> Result<(), Refusal> {
+        let refused = || Refusal::new(Reason::EvidenceNotAdmitted).with("evidence", kind.word());
+        let rights = self.rights.filter(|rights| rights.evidence.contains(&kind)).ok_or_else(refused)?;
         if rights.authorities.contains(authority.kind()) {
             return Ok(());
         }

@@ -14,7 +14,7 @@ use proto::{
     statement::{LogHead, Status},
     terms::{Level, Purpose, Scope},
     time::UnixTime,
-    token::{ConsentToken, UnverifiedToken},
+    token::{ConsentToken, Cti, UnverifiedToken},
     trust::TrustList,
     venue::VenueId,
 };
@@ -22,7 +22,8 @@ use tracing::{Instrument as _, debug_span, instrument};
 
 use crate::{
     home::Home,
-    store::{Code, Found, Store},
+    rules::Rules,
+    store::{Code, Found, Snapshot, Store, StoreError},
 };
 
 /// One lookup, as the gateway asks for it.
@@ -66,7 +67,7 @@ pub async fn lookup<S: Store>(
     let token = check_consent(home.member, list, policy, now, &query.token, usage)?;
     debug_span!("policy").in_scope(|| token.grant(usage, policy, Some(query.scope)))?;
 
-    let snapshot = home.store.find(token.consent().cti, query.scope).instrument(debug_span!("status")).await?;
+    let snapshot = find(home, policy, now, token.consent().cti, query.scope).instrument(debug_span!("status")).await?;
     let Some(found) = snapshot.found.filter(|found| found.token == token.hash()) else {
         return Ok(Answer::UnknownTraveler(snapshot.head));
     };
@@ -80,6 +81,26 @@ pub async fn lookup<S: Store>(
     let disclosure = Disclosure { token: &token, scope: query.scope, head: snapshot.head, found: &found, code };
     Ok(debug_span!("statement")
         .in_scope(|| Answer::Statement(disclosure.state(home, policy, now).sign(&home.keys.statement))))
+}
+
+/// What stands behind a handle. Whose code time alone may have changed is assessed first: no statement tells a code whose time is
+/// over.
+async fn find<S: Store>(
+    home: &Home<S>,
+    policy: &Policy,
+    now: UnixTime,
+    cti: Cti,
+    scope: Scope,
+) -> Result<Snapshot, StoreError> {
+    let snapshot = home.store.find(cti, scope).await?;
+    match &snapshot.found {
+        Some(found) if found.due_at.is_some_and(|due_at| due_at <= now) => {
+            let rules = Rules::new(home.member, policy);
+            home.store.reassess_person(found.person, &rules, now, &*home.random).await?;
+            home.store.find(cti, scope).await
+        }
+        _ => Ok(snapshot),
+    }
 }
 
 /// The token, if this home issued it and it consents to this use now.
@@ -116,8 +137,10 @@ impl Disclosure<'_> {
     fn state<S>(&self, home: &Home<S>, policy: &Policy, now: UnixTime) -> Status {
         let Self { token, scope, head, found, code } = *self;
         let consent = token.consent();
-        // A token is honoured for the clock leeway after its end; a statement never ends before it begins.
-        let expires_at = consent.expires_at.min(now.plus(policy.lives.statement)).max(now);
+        // Where time alone may change what it says, it ends. A token is honoured for the clock leeway after its end; a statement never
+        // ends before it begins.
+        let due_at = found.due_at.unwrap_or(UnixTime::MAX);
+        let expires_at = consent.expires_at.min(now.plus(policy.lives.statement)).min(due_at).max(now);
         let detail = scope.contains(Scope::ASSIGNMENT);
         // A level that is not green names who assigned it and by which rule, whatever the scope (I8).
         let substantiated = detail || !is_green(home, policy, code);

@@ -1,12 +1,20 @@
 //! The node's own metrics: `node_<noun>_total`. Labels are outcomes and reasons, never a person, a handle or a token (I6).
 
+use std::collections::BTreeMap;
+
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Meter},
 };
 use proto::refusal::{Refusal, reason_name};
 
-use crate::{accesses::Taken, lookup::Answer};
+use crate::{
+    accesses::Taken,
+    intake,
+    lookup::Answer,
+    push,
+    store::filing::{Assignment, Filed},
+};
 
 /// What a node counts.
 #[derive(Clone, Debug)]
@@ -19,6 +27,9 @@ pub(crate) struct NodeMetrics {
     accesses: Counter<u64>,
     access_missing: Counter<u64>,
     access_conflicts: Counter<u64>,
+    evidence: Counter<u64>,
+    pushed: Counter<u64>,
+    looks: Counter<u64>,
 }
 
 impl NodeMetrics {
@@ -40,6 +51,9 @@ impl NodeMetrics {
                 "Access records that never came and that the gateway no longer has.",
             ),
             access_conflicts: counter("node_access_conflicts", "Deliveries of access logs that tell two stories."),
+            evidence: counter("node_evidence", "Records of evidence brought, by verdict, or the reason of a refusal."),
+            pushed: counter("node_pushed_codes", "Codes pushed by platforms, by verdict, or the reason of a refusal."),
+            looks: counter("node_operator_looks", "Codes explained to operators."),
         }
     }
 
@@ -78,9 +92,45 @@ impl NodeMetrics {
         self.access_missing.add(missing, &[]);
     }
 
+    pub(crate) fn filed(&self, answered: &intake::Answered) {
+        let words = answered.verdicts.iter().map(|verdict| match verdict {
+            Ok(Filed::Accepted) => "accepted",
+            Ok(Filed::Unchanged) => "unchanged",
+            Ok(Filed::Corrected) => "corrected",
+            Ok(Filed::Withdrawn) => "withdrawn",
+            Ok(Filed::Refused(_)) => "refused",
+            Err(refusal) => reason_name(refusal.reason()),
+        });
+        count(&self.evidence, words);
+        self.changed(answered.effect.changed);
+    }
+
+    pub(crate) fn pushed(&self, answered: &push::Answered) {
+        let words = answered.verdicts.iter().map(|verdict| match verdict {
+            Ok(Assignment::Assigned) => "assigned",
+            Ok(Assignment::Unchanged) => "unchanged",
+            Ok(Assignment::Withdrawn) => "withdrawn",
+            Ok(Assignment::Outdated) => "outdated",
+            Err(refusal) => reason_name(refusal.reason()),
+        });
+        count(&self.pushed, words);
+        self.changed(answered.effect.changed);
+    }
+
+    pub(crate) fn looked_at(&self) {
+        self.looks.add(1, &[]);
+    }
+
     pub(crate) fn changed(&self, events: u32) {
         self.changes.add(u64::from(events), &[]);
     }
+}
+
+/// Adds to a counter once for each verdict there is in a batch.
+fn count(counter: &Counter<u64>, verdicts: impl Iterator<Item = &'static str>) {
+    let mut counts = BTreeMap::new();
+    verdicts.for_each(|verdict| *counts.entry(verdict).or_insert(0) += 1);
+    counts.into_iter().for_each(|(verdict, count)| counter.add(count, &[KeyValue::new("verdict", verdict)]));
 }
 
 /// The outcome of a lookup in metrics and traces.

@@ -46,6 +46,10 @@ pub enum Method {
     IssueConsent,
     /// Assignment of a code by hand.
     SetCode,
+    /// The end of such an assignment.
+    ClearCode,
+    /// A batch of codes by a platform.
+    PutCodes,
 }
 
 impl Method {
@@ -55,6 +59,8 @@ impl Method {
             Self::EnrollDevice => "enroll_device",
             Self::IssueConsent => "issue_consent",
             Self::SetCode => "set_code",
+            Self::ClearCode => "clear_code",
+            Self::PutCodes => "put_codes",
         }
     }
 }

@@ -18,6 +18,7 @@ use proto::{
     contract::{
         access::access_log_service_server::AccessLogServiceServer,
         assignment::assignment_service_server::AssignmentServiceServer,
+        evidence::evidence_service_server::EvidenceServiceServer,
         province::province_service_server::ProvinceServiceServer,
         traveler::traveler_service_server::TravelerServiceServer,
     },
@@ -29,7 +30,10 @@ use proto::{
     trust::{MemberTrust, TrustList},
 };
 use thiserror::Error;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::{
+    task::yield_now,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tracing::{info, warn};
@@ -41,6 +45,7 @@ use crate::{
     issuance::Issued,
     keys::{KeyError, Keys},
     metrics::NodeMetrics,
+    reassessment::{self, Progress},
     seed::{self, SeededPerson},
     service::Endpoint,
     standing::{StandingConsent, issue_standing},
@@ -53,8 +58,13 @@ const TRAVELER: &str = "tongxing.traveler.v1.TravelerService";
 const ASSIGNMENT: &str = "tongxing.assignment.v1.AssignmentService";
 const ACCESS_LOG: &str = "tongxing.access.v1.AccessLogService";
 
-/// The largest message of the access log's service: deliveries are batches, all other calls are about one thing.
-const MAX_DELIVERY_BYTES: usize = 256 * 1024;
+const EVIDENCE: &str = "tongxing.evidence.v1.EvidenceService";
+/// Called by another role than the rest of its service.
+const PUT_CODES: &str = "tongxing.assignment.v1.AssignmentService/PutCodes";
+
+/// The largest message of services that take in batches: deliveries of access records, evidence, pushed codes. All other calls are
+/// about one thing.
+const MAX_BATCH_BYTES: usize = 256 * 1024;
 
 /// How often what is past its retention is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
@@ -188,12 +198,18 @@ impl<S: Store> Node<S> {
             trust: standing.trust.clone(),
             metrics: NodeMetrics::new(&metrics.meter()),
             watchers: Arc::new(Watchers::new(config.watch, shutdown.clone())),
-            deliveries: Deliveries::default(),
+            deliveries: Deliveries::of("deliveries"),
+            intakes: Deliveries::of("evidence"),
+            pushes: Deliveries::of("codes"),
+            feeds: Arc::new(config.feeds.clone()),
+            platforms: Arc::new(config.platforms.clone()),
         });
+        let reassessing = tokio::spawn(reassess(home.clone(), standing.trust.clone(), endpoint.metrics.clone()));
         let sweeping = tokio::spawn(sweep(home.clone(), standing.trust.clone()));
         let service = service(endpoint, &config, &metrics);
         let served = serve(listeners, standing, service, metrics, shutdown).await;
         sweeping.abort();
+        reassessing.abort();
         if timeout(CLOSE_WITHIN, home.store.close()).await.is_err() {
             // Whatever was committed is durable; the write-ahead log is taken up at the next start.
             warn!("the store was still busy when the node stopped");
@@ -238,14 +254,16 @@ impl<S: Store> Handle<S> {
     }
 }
 
-/// The four services behind the edge, and who may call which.
+/// The five services behind the edge, and who may call which.
 fn service<S: Store>(endpoint: Arc<Endpoint<S>>, config: &Config, metrics: &Metrics) -> Service {
     let (member, limits) = (config.member, config.limits);
     let max = limits.max_request_bytes;
     let rules = [
         Rule { service: PROVINCE, roles: &["gateway"], member: None },
         Rule { service: TRAVELER, roles: &["backend"], member: Some(member) },
+        Rule { service: PUT_CODES, roles: &["backend"], member: Some(member) },
         Rule { service: ASSIGNMENT, roles: &["operator"], member: Some(member) },
+        Rule { service: EVIDENCE, roles: &["feed"], member: Some(member) },
         Rule { service: ACCESS_LOG, roles: &["gateway"], member: None },
     ];
     let methods = [
@@ -258,16 +276,24 @@ fn service<S: Store>(endpoint: Arc<Endpoint<S>>, config: &Config, metrics: &Metr
         "tongxing.traveler.v1.TravelerService/RevokeConsent",
         "tongxing.traveler.v1.TravelerService/ListAccesses",
         "tongxing.traveler.v1.TravelerService/DeleteTraveler",
+        "tongxing.traveler.v1.TravelerService/GetCode",
+        "tongxing.traveler.v1.TravelerService/ExportTraveler",
         "tongxing.assignment.v1.AssignmentService/SetCode",
+        "tongxing.assignment.v1.AssignmentService/ClearCode",
+        "tongxing.assignment.v1.AssignmentService/ExplainCode",
+        PUT_CODES,
+        "tongxing.evidence.v1.EvidenceService/PutEvidence",
         "tongxing.access.v1.AccessLogService/RecordAccesses",
     ];
     let province = ProvinceServiceServer::from_arc(endpoint.clone()).max_decoding_message_size(max);
     let traveler = TravelerServiceServer::from_arc(endpoint.clone()).max_decoding_message_size(max);
-    let assignment = AssignmentServiceServer::from_arc(endpoint.clone()).max_decoding_message_size(max);
-    let access_log = AccessLogServiceServer::from_arc(endpoint).max_decoding_message_size(MAX_DELIVERY_BYTES);
+    let assignment = AssignmentServiceServer::from_arc(endpoint.clone()).max_decoding_message_size(MAX_BATCH_BYTES);
+    let evidence = EvidenceServiceServer::from_arc(endpoint.clone()).max_decoding_message_size(MAX_BATCH_BYTES);
+    let access_log = AccessLogServiceServer::from_arc(endpoint).max_decoding_message_size(MAX_BATCH_BYTES);
+    let routes = Routes::new(province).add_service(traveler).add_service(assignment).add_service(evidence);
     Service {
-        routes: Routes::new(province).add_service(traveler).add_service(assignment).add_service(access_log),
-        names: &[PROVINCE, TRAVELER, ASSIGNMENT, ACCESS_LOG],
+        routes: routes.add_service(access_log),
+        names: &[PROVINCE, TRAVELER, ASSIGNMENT, EVIDENCE, ACCESS_LOG],
         edge: Edge {
             access: Access::new(rules),
             admission: Admission::new(limits.admission),
@@ -299,6 +325,29 @@ fn check_trusted(config: &Config, keys: &Keys, list: &TrustList) -> Result<(), N
         return not_trusted(&config.keys.sealing, "sealing");
     }
     Ok(())
+}
+
+/// Works out the codes that time has changed, and after a new policy all of them.
+async fn reassess<S: Store>(home: Arc<Home<S>>, trust: Arc<TrustStore>, metrics: NodeMetrics) {
+    let mut tick = interval(reassessment::EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut progress = Progress::default();
+    loop {
+        let (standing, now) = (trust.current(), trust.clock().now());
+        let edition = standing.policy_edition.version;
+        match reassessment::some(&home, &standing.policy, edition, &mut progress, now).await {
+            Ok(None) => _ = tick.tick().await,
+            // There may be more; whoever waits to write goes first.
+            Ok(Some(effect)) => {
+                metrics.changed(effect.changed);
+                yield_now().await;
+            }
+            Err(error) => {
+                warn!(%error, "codes that time has changed could not be worked out");
+                tick.tick().await;
+            }
+        }
+    }
 }
 
 /// Forgets what is past its retention, now and then.

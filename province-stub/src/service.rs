@@ -2,6 +2,10 @@
 //!
 //! Who may call what is not asked here but at the edge; [`crate::server`] gives it the rules.
 
+mod batches;
+mod codes;
+mod evidence;
+mod export;
 mod parse;
 mod watch;
 
@@ -17,7 +21,6 @@ use proto::{
             self, RecordAccessesRequest, RecordAccessesResponse, access_log_service_server::AccessLogService,
             record_accesses_response,
         },
-        assignment::{SetCodeRequest, SetCodeResponse, assignment_service_server::AssignmentService},
         province::{
             GetNodeRequest, GetNodeResponse, LookupRequest, LookupResponse, UnknownTraveler, WatchChangesRequest,
             lookup_response, province_service_server::ProvinceService,
@@ -25,7 +28,7 @@ use proto::{
         recognition::{Outcome, Source},
         traveler::{
             Access, Consent, DeleteTravelerRequest, DeleteTravelerResponse, EnrollDeviceRequest, EnrollDeviceResponse,
-            IssueConsentRequest, IssueConsentResponse, ListAccessesRequest, ListAccessesResponse, ListConsentsRequest,
+            ExportTravelerRequest, GetCodeRequest, GetCodeResponse, IssueConsentRequest, IssueConsentResponse, ListAccessesRequest, ListAccessesResponse, ListConsentsRequest,
             ListConsentsResponse, RevokeConsentRequest, RevokeConsentResponse,
             traveler_service_server::TravelerService,
         },
@@ -38,14 +41,16 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, debug_span, field::Empty};
 
 use crate::{
-    accesses::{self, Deliveries, Taken},
-    assignment::set_code,
+    accesses::{self, Deliveries, Seen, Taken},
     consents, deletion,
     enrollment::enroll,
+    explanation,
     home::Home,
+    intake::Feeds,
     issuance::issue,
     lookup::{Answer, lookup},
     metrics::{NodeMetrics, outcome_word},
+    push::Platforms,
     store::{
         IssuedConsent, Store,
         access_log::{AccessKey, TravelerAccess},
@@ -61,6 +66,27 @@ pub(crate) struct Endpoint<S> {
     pub(crate) metrics: NodeMetrics,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) deliveries: Deliveries,
+    pub(crate) intakes: Deliveries,
+    pub(crate) pushes: Deliveries,
+    pub(crate) feeds: Arc<Feeds>,
+    pub(crate) platforms: Arc<Platforms>,
+}
+
+impl<S> Clone for Endpoint<S> {
+    /// For a stream, which lives beyond its call.
+    fn clone(&self) -> Self {
+        Self {
+            home: self.home.clone(),
+            trust: self.trust.clone(),
+            metrics: self.metrics.clone(),
+            watchers: self.watchers.clone(),
+            deliveries: self.deliveries.clone(),
+            intakes: self.intakes.clone(),
+            pushes: self.pushes.clone(),
+            feeds: self.feeds.clone(),
+            platforms: self.platforms.clone(),
+        }
+    }
 }
 
 impl<S: Store> Endpoint<S> {
@@ -164,17 +190,10 @@ impl<S: Store> Endpoint<S> {
         })
     }
 
-    async fn answer_set_code(&self, request: Request<SetCodeRequest>) -> Result<SetCodeResponse, Refusal> {
-        let (trust, now) = self.standing()?;
-        let operator = caller(&request)?.peer.clone();
-        let assignment = parse::assignment(request.into_inner())?;
-        let assigned = set_code(&self.home, &trust.policy, now, &operator, assignment).await?;
-        self.metrics.changed(assigned.changed);
-        Ok(SetCodeResponse {
-            assign_time: Some(assigned.assigned_at.to_protobuf()),
-            change_token: assigned.head.to_change_token(self.home.member),
-            changed_consents: assigned.changed,
-        })
+    async fn answer_get_code(&self, request: GetCodeRequest) -> Result<GetCodeResponse, Refusal> {
+        let (trust, _) = self.standing()?;
+        let code = explanation::of_device(&self.home, parse::code(&request)?).await?;
+        Ok(GetCodeResponse { code: code.map(|code| self.explain(&trust, &code)) })
     }
 }
 
@@ -210,6 +229,8 @@ impl<S: Store> ProvinceService for Endpoint<S> {
 
 #[tonic::async_trait]
 impl<S: Store> TravelerService for Endpoint<S> {
+    type ExportTravelerStream = export::Parts;
+
     async fn enroll_device(
         &self,
         request: Request<EnrollDeviceRequest>,
@@ -251,12 +272,18 @@ impl<S: Store> TravelerService for Endpoint<S> {
     ) -> Result<Response<DeleteTravelerResponse>, Status> {
         Ok(Response::new(self.answer_delete(request).await?))
     }
-}
 
-#[tonic::async_trait]
-impl<S: Store> AssignmentService for Endpoint<S> {
-    async fn set_code(&self, request: Request<SetCodeRequest>) -> Result<Response<SetCodeResponse>, Status> {
-        Ok(Response::new(self.answer_set_code(request).await?))
+    async fn get_code(&self, request: Request<GetCodeRequest>) -> Result<Response<GetCodeResponse>, Status> {
+        Ok(Response::new(self.answer_get_code(request.into_inner()).await?))
+    }
+
+    async fn export_traveler(
+        &self,
+        request: Request<ExportTravelerRequest>,
+    ) -> Result<Response<export::Parts>, Status> {
+        let (trust, now) = self.standing()?;
+        let device = parse::export(request.get_ref())?;
+        Ok(Response::new(export::open(self.clone(), trust, now, device).await?))
     }
 }
 
@@ -280,7 +307,18 @@ impl<S: Store> AccessLogService for Endpoint<S> {
     }
 }
 
-fn access(access: &TravelerAccess) -> Access {
+fn access(seen: &Seen) -> Access {
+    let access = match seen {
+        Seen::Access(access) => &**access,
+        Seen::Look(look) => {
+            return Access {
+                time: Some(look.at.to_protobuf()),
+                caller: look.operator.clone(),
+                operator_reason: look.reason.clone(),
+                ..Access::default()
+            };
+        }
+    };
     let TravelerAccess { key: AccessKey { log, index, .. }, entry, device } = access;
     let (outcome, source, refused) = match &entry.ending {
         Ending::Answered { outcome, source, .. } => (*outcome, *source, ""),
@@ -302,6 +340,7 @@ fn access(access: &TravelerAccess) -> Access {
         exchange_id: entry.exchange_id.to_vec(),
         log: log.0.to_vec(),
         log_index: *index,
+        operator_reason: String::new(),
     }
 }
 

@@ -68,6 +68,28 @@ pub enum EvidenceKind {
     Listing,
 }
 
+impl EvidenceKind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Test, Self::Dose, Self::Stay, Self::Case, Self::Contact, Self::Listing];
+
+    /// The word for it, in configuration, files and messages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Test => "test",
+            Self::Dose => "vaccination",
+            Self::Stay => "stay",
+            Self::Case => "case",
+            Self::Contact => "contact",
+            Self::Listing => "risk-area",
+        }
+    }
+
+    /// From its word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+}
+
 /// How long evidence is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EvidencePolicy {

@@ -2,12 +2,14 @@
 //!
 //! Nothing is read ahead: a sender that does not read its answers holds up itself alone (I7).
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
+use peer::trace::Trace;
 use proto::refusal::{Reason, Refusal};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
+use tracing::Instrument as _;
 
 use crate::accesses::UnderWay;
 
@@ -21,7 +23,7 @@ pub(super) type Answers<T> = ReceiverStream<Result<T, Status>>;
 
 /// Answers each batch by `answer` until the sender is done or goes away. The stream has its place until then.
 pub(super) fn open<B, A, F>(
-    mut batches: Streaming<B>,
+    request: Request<Streaming<B>>,
     place: UnderWay,
     answer: impl Fn(B) -> F + Send + Sync + 'static,
 ) -> Answers<A>
@@ -31,8 +33,9 @@ where
     F: Future<Output = Result<A, Refusal>> + Send,
 {
     let (answers, stream) = mpsc::channel(WAITING);
-    let answer = Arc::new(answer);
-    tokio::spawn(async move {
+    let trace = Trace::of_request(&request);
+    let mut batches = request.into_inner();
+    let answering = async move {
         let _place = place;
         loop {
             let batch = tokio::select! {
@@ -47,12 +50,15 @@ where
                 },
                 Err(status) => Err(broken(&status)),
             };
+            // What ends a stream says which trace it belongs to: its headers went out long ago.
+            let said = said.map_err(|refusal| Status::from(refusal.with("trace_id", trace.id())));
             let ends = said.is_err();
-            if answers.send(said.map_err(Status::from)).await.is_err() || ends {
+            if answers.send(said).await.is_err() || ends {
                 return;
             }
         }
-    });
+    };
+    tokio::spawn(answering.in_current_span());
     ReceiverStream::new(stream)
 }
 

@@ -3,15 +3,18 @@
 //!
 //! What is refused names the field and what would be right, and never repeats what was sent: it may be a person's (I6).
 
+pub(super) mod evidence;
+
 use peer::config::{parse_hex, to_hex};
 use proto::{
     cbor,
     contract::{
         access::RecordAccessesRequest,
-        assignment::SetCodeRequest,
+        assignment::{ClearCodeRequest, ExplainCodeRequest, SetCodeRequest},
         province::LookupRequest,
         traveler::{
-            DeleteTravelerRequest, EnrollDeviceRequest, ListAccessesRequest, ListConsentsRequest, RevokeConsentRequest,
+            DeleteTravelerRequest, EnrollDeviceRequest, ExportTravelerRequest, GetCodeRequest, ListAccessesRequest,
+            ListConsentsRequest, RevokeConsentRequest,
         },
         types,
     },
@@ -31,7 +34,7 @@ use proto::{
 
 use crate::{
     accesses::{Brought, MAX_RECORDS},
-    assignment::{Assignment, MAX_JUSTIFICATION_CHARS},
+    assignment::{Assignment, Clearing, MAX_JUSTIFICATION_CHARS},
     consents::{DEFAULT_PAGE, MAX_PAGE},
     document::{Document, DocumentType},
     enrollment::Enrollment,
@@ -161,6 +164,16 @@ pub(super) fn deletion(request: &DeleteTravelerRequest) -> Result<DeviceId, Refu
     parse_device_id(&request.device_id)
 }
 
+/// Whose code to explain.
+pub(super) fn code(request: &GetCodeRequest) -> Result<DeviceId, Refusal> {
+    parse_device_id(&request.device_id)
+}
+
+/// Whose data to give.
+pub(super) fn export(request: &ExportTravelerRequest) -> Result<DeviceId, Refusal> {
+    parse_device_id(&request.device_id)
+}
+
 fn parse_device_id(bytes: &[u8]) -> Result<DeviceId, Refusal> {
     match <[u8; 16]>::try_from(bytes) {
         Ok(id) => Ok(DeviceId(id)),
@@ -171,19 +184,23 @@ fn parse_device_id(bytes: &[u8]) -> Result<DeviceId, Refusal> {
 
 /// An enrolment, refused in the order of its fields.
 pub(super) fn enrollment(request: EnrollDeviceRequest) -> Result<Enrollment, Refusal> {
-    let EnrollDeviceRequest { request_id, document, name, enrollment_key } = request;
+    let EnrollDeviceRequest { request_id: id, document, name, enrollment_key, person_reference } = request;
     Ok(Enrollment {
-        request_id: parse_request_id(&request_id)?,
+        request_id: self::request_id(&id)?,
         document: parse_document(document)?,
         name: parse_name(&name)?,
         enrollment_key: parse_enrollment_key(&enrollment_key)?,
+        reference: match person_reference.is_empty() {
+            true => None,
+            false => Some(evidence::foreign("person_reference", &person_reference)?),
+        },
     })
 }
 
 /// An assignment, refused in the order of its fields.
 pub(super) fn assignment(request: SetCodeRequest) -> Result<Assignment, Refusal> {
-    let SetCodeRequest { request_id, document, label, rule, authority, justification } = request;
-    let request_id = parse_request_id(&request_id)?;
+    let SetCodeRequest { request_id: id, document, label, rule, authority, justification } = request;
+    let request_id = request_id(&id)?;
     let document = parse_document(document)?;
     let label = parse_text("label", label, |label| label.len() <= MAX_LABEL_BYTES, "a label of at most 48 bytes")?;
     let rule = parse_text("rule", rule, |rule| rule.len() <= MAX_RULE_BYTES, "a rule's id of at most 32 bytes")?;
@@ -191,12 +208,34 @@ pub(super) fn assignment(request: SetCodeRequest) -> Result<Assignment, Refusal>
         return Err(Refusal::missing("authority"));
     }
     let authority = authority.parse().map_err(|error| Refusal::field("authority", error))?;
-    let short = |text: &str| text.chars().count() <= MAX_JUSTIFICATION_CHARS;
-    let justification = parse_text("justification", justification, short, "a line of at most 256 characters")?;
+    let justification = parse_line("justification", justification)?;
     Ok(Assignment { request_id, document, label, rule, authority, justification })
 }
 
-fn parse_request_id(text: &str) -> Result<RequestId, Refusal> {
+/// The end of an assignment by hand, refused in the order of its fields.
+pub(super) fn clearing(request: ClearCodeRequest) -> Result<Clearing, Refusal> {
+    let ClearCodeRequest { request_id: id, document, justification } = request;
+    Ok(Clearing {
+        request_id: request_id(&id)?,
+        document: parse_document(document)?,
+        justification: parse_line("justification", justification)?,
+    })
+}
+
+/// Whose code to explain to an operator, and what for.
+pub(super) fn explanation(request: ExplainCodeRequest) -> Result<(Document, String), Refusal> {
+    let ExplainCodeRequest { document, reason } = request;
+    Ok((parse_document(document)?, parse_line("reason", reason)?))
+}
+
+/// A line that somebody wrote for a file.
+fn parse_line(field: &'static str, text: String) -> Result<String, Refusal> {
+    let short = |text: &str| text.chars().count() <= MAX_JUSTIFICATION_CHARS;
+    parse_text(field, text, short, "a line of at most 256 characters")
+}
+
+/// A caller's own id of a request.
+pub(super) fn request_id(text: &str) -> Result<RequestId, Refusal> {
     if text.is_empty() {
         return Err(Refusal::missing("request_id"));
     }
@@ -279,6 +318,7 @@ mod tests {
             document: Some(types::Document { r#type: 20, number: "E12345678".into() }),
             name: "欧阳星洲".into(),
             enrollment_key: cbor::encode(&device_key_to_cose(key.verifying_key())).unwrap(),
+            person_reference: String::new(),
         }
     }
 

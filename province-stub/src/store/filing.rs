@@ -118,6 +118,19 @@ pub enum Assignment {
     Outdated,
 }
 
+/// The end of what was set by hand.
+#[derive(Clone)]
+pub struct Cleared {
+    /// Whose code.
+    pub document: Document,
+    /// For the member's own file.
+    pub justification: String,
+    /// Who ended it.
+    pub cleared_by: String,
+    /// When.
+    pub now: UnixTime,
+}
+
 /// How many people were worked out anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reassessed {
@@ -245,4 +258,4 @@ pub struct PastCode {
     pub justification: Option<String>,
 }
 
-redacted!(OperatorAccess, OperatorLook, PastCode, PersonFile, PushedCode, PushedLabel);
+redacted!(Cleared, OperatorAccess, OperatorLook, PastCode, PersonFile, PushedCode, PushedLabel);
