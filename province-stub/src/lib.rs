@@ -38,6 +38,7 @@ pub mod document;
 pub mod enrollment;
 pub mod evidence;
 pub mod explanation;
+pub mod feed;
 pub mod home;
 pub mod intake;
 pub mod issuance;

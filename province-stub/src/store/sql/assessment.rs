@@ -9,12 +9,12 @@ use proto::{random::Random, terms::Scope, time::UnixTime, token::Cti};
 use sqlx::{QueryBuilder, Row as _};
 
 use super::{
-    Connection, Database, Row, changes, codes, evidence,
-    rows::{self, bytes, corrupt, secs, time, uint},
+    Connection, Database, Row, changes, codes, evidence, locks,
+    rows::{self, bytes, corrupt, optional_time, secs, uint},
 };
 use crate::{
-    assessment::{Assess, Assessment, Base, Dossier, Outcome},
-    evidence::{Evidence, EvidenceId, Fact, Risk},
+    assessment::{Assess, Assessment, Assigned, Base, Dossier, Outcome},
+    evidence::EvidenceId,
     store::{
         ChangeKind, Code, HONOURED_AFTER_EXPIRY, PersonId, StoreError,
         filing::{Effect, Origin, Reassessed},
@@ -44,25 +44,43 @@ fn bits(scope: Scope) -> u64 {
     scope.bits().into()
 }
 
-/// A code to hold from now on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Standing {
+/// An assignment on file.
+#[derive(Clone, Debug)]
+struct OnFile {
+    id: i64,
     code: Option<Code>,
     origin: Origin,
-    set_by: String,
     ends_at: Option<UnixTime>,
     evidence: Option<EvidenceId>,
-    covers: i64,
+    covers: EvidenceId,
 }
 
 /// What is on file about one person.
 #[derive(Debug, Default)]
 struct File {
     dossier: Dossier,
-    base: Option<Standing>,
-    /// The latest assignment and its row.
-    current: Option<(i64, Standing)>,
+    /// The base's row.
+    base: Option<i64>,
+    /// The row of the assignment that holds.
+    current: Option<i64>,
+    /// Those two.
+    codes: Vec<OnFile>,
     due_at: Option<UnixTime>,
+}
+
+impl File {
+    /// The assignment that holds.
+    fn held(&self) -> Option<&OnFile> {
+        self.codes.iter().find(|code| Some(code.id) == self.current)
+    }
+}
+
+/// What is to hold from now on.
+enum Next {
+    /// An assignment that is on file.
+    OnFile(Option<i64>),
+    /// One that follows from rules and evidence.
+    New(Assigned),
 }
 
 /// Assesses people, writes what changed, and appends an event for each consent that discloses any of it.
@@ -74,30 +92,34 @@ pub(super) async fn settle(
     random: &dyn Random,
 ) -> Result<Effect, StoreError> {
     let people: Vec<i64> = touched.0.keys().copied().collect();
-    let (mut assigned, mut events) = (Vec::new(), Vec::new());
+    let mut events = Vec::new();
     for chunk in people.chunks(ROWS) {
-        let files = load(connection, chunk).await?;
-        let mut changed = BTreeMap::new();
-        for (person, file) in &files {
+        let (mut assigned, mut changed) = (Vec::new(), BTreeMap::new());
+        for (person, file) in load(connection, chunk).await? {
             let Assessment { outcome, due_at } = assess.assess(&file.dossier, now);
             if due_at != file.due_at {
-                set_due(connection, *person, due_at).await?;
+                set_due(connection, person, due_at).await?;
             }
-            let standing = standing(file, outcome, now);
-            let held = file.current.as_ref();
-            if says_the_same(held.map(|(_, held)| held), standing.as_ref()) {
-                keep(connection, held, standing.as_ref()).await?;
-                // A statement that was signed before may live beyond a time that has come nearer.
-                let nearer = due_at.is_some_and(|due_at| file.due_at.is_none_or(|known| due_at < known));
-                changed.insert(*person, if nearer { EVERYTHING } else { touched.0[person] });
-            } else {
-                assigned.push((*person, standing));
-                changed.insert(*person, EVERYTHING);
+            // A statement that was signed before may live beyond a time that has come nearer.
+            let nearer = due_at.is_some_and(|due_at| file.due_at.is_none_or(|known| due_at < known));
+            let same = says_the_same(&file, &outcome);
+            changed.insert(person, if nearer || !same { EVERYTHING } else { touched.0[&person] });
+            match (next(&file, outcome), file.held()) {
+                (Next::New(code), Some(held)) if same && held.origin == Origin::Rules => {
+                    keep(connection, held, &code).await?;
+                }
+                // What nobody could see change has held all the time.
+                (Next::New(code), held) => {
+                    let since = held.filter(|_| same).and_then(|held| held.code.as_ref()).map_or(now, |code| code.assigned_at);
+                    assigned.push((person, since, code));
+                }
+                (Next::OnFile(row), _) if row != file.current => hold(connection, person, row).await?,
+                (Next::OnFile(_), _) => {}
             }
         }
+        assign(connection, &assigned, now).await?;
         events.extend(honoured(connection, &changed, now).await?);
     }
-    insert(connection, &assigned, now).await?;
     let changed = events.len() as u32;
     let head = changes::append(connection, events, ChangeKind::Status, now, random).await?;
     Ok(Effect { head, changed })
@@ -111,7 +133,9 @@ pub(super) async fn due(
     now: UnixTime,
     random: &dyn Random,
 ) -> Result<Reassessed, StoreError> {
-    let due = sqlx::query_scalar(super::DUE).bind(secs(now)).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
+    let due = sqlx::query_scalar("SELECT id FROM person WHERE due_at <= $1 ORDER BY due_at LIMIT $2");
+    let mut due: Vec<i64> = due.bind(secs(now)).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
+    due.sort_unstable();
     again(connection, due, assess, now, random).await
 }
 
@@ -161,67 +185,50 @@ async fn again(
     now: UnixTime,
     random: &dyn Random,
 ) -> Result<Reassessed, StoreError> {
-    super::lock_people(connection, &people.iter().copied().collect()).await?;
+    locks::people(connection, &people).await?;
     let mut touched = Touched::default();
     people.iter().for_each(|person| touched.touch(*person, Scope::RISK_AREAS));
     let effect = settle(connection, &touched, assess, now, random).await?;
     Ok(Reassessed { people: people.len() as u32, effect })
 }
 
-/// The standing that an assessment comes to; the base's own words where the base stands. `None`: there was never a code, and
-/// there is none.
-fn standing(file: &File, outcome: Outcome, now: UnixTime) -> Option<Standing> {
-    let by_rules = |code, ends_at, evidence| Standing {
-        code,
-        origin: Origin::Rules,
-        set_by: Origin::Rules.word().to_owned(),
-        ends_at,
-        evidence,
-        covers: 0,
-    };
+fn next(file: &File, outcome: Outcome) -> Next {
     match outcome {
-        Outcome::Base => file.base.clone(),
-        Outcome::Assigned(assigned) => {
-            let code = Code {
-                label: assigned.label,
-                rule: assigned.rule,
-                authority: assigned.authority,
-                assigned_at: now,
-            };
-            Some(by_rules(Some(code), assigned.ends_at, assigned.evidence))
-        }
-        Outcome::NoCode => file.current.is_some().then(|| by_rules(None, None, None)),
+        Outcome::Base => Next::OnFile(file.base),
+        Outcome::NoCode => Next::OnFile(None),
+        Outcome::Assigned(assigned) => Next::New(assigned),
     }
 }
 
-/// Whether nobody can see a difference. Where an assignment comes from is no such difference; an operator's mark is kept by the
-/// base.
-fn says_the_same(held: Option<&Standing>, new: Option<&Standing>) -> bool {
-    let says = |standing: Option<&Standing>| {
-        let code = standing.and_then(|standing| standing.code.clone());
-        code.map(|code| (code.label, code.rule, code.authority))
+/// Whether nobody can see a difference to what holds. Where an assignment comes from is none.
+fn says_the_same(file: &File, outcome: &Outcome) -> bool {
+    let held = file.held().and_then(|held| held.code.as_ref());
+    let held = held.map(|code| (&code.label, &code.rule, &code.authority));
+    let new = match outcome {
+        Outcome::Base => file.dossier.base.as_ref().map(|base| (&base.label, &base.rule, &base.authority)),
+        Outcome::Assigned(assigned) => Some((&assigned.label, &assigned.rule, &assigned.authority)),
+        Outcome::NoCode => None,
     };
-    says(held) == says(new)
+    held == new
 }
 
 /// Notes what a status that goes on follows from now.
-async fn keep(
-    connection: &mut Connection,
-    held: Option<&(i64, Standing)>,
-    new: Option<&Standing>,
-) -> Result<(), StoreError> {
-    let (Some((row, held)), Some(new)) = (held, new) else { return Ok(()) };
-    if (held.ends_at, held.evidence, held.origin) == (new.ends_at, new.evidence, new.origin) {
+async fn keep(connection: &mut Connection, held: &OnFile, new: &Assigned) -> Result<(), StoreError> {
+    if (held.ends_at, held.evidence) == (new.ends_at, new.evidence) {
         return Ok(());
     }
-    sqlx::query("UPDATE code SET ends_at = $1, evidence = $2, source = $3, set_by = $4 WHERE id = $5")
+    sqlx::query("UPDATE code SET ends_at = $1, evidence = $2 WHERE id = $3")
         .bind(new.ends_at.map(secs))
         .bind(new.evidence.map(|id| id.0))
-        .bind(new.origin.word())
-        .bind(&new.set_by)
-        .bind(row)
+        .bind(held.id)
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+/// Makes an assignment on file the one that holds, or none.
+async fn hold(connection: &mut Connection, person: i64, row: Option<i64>) -> Result<(), StoreError> {
+    sqlx::query("UPDATE person SET code = $1 WHERE id = $2").bind(row).bind(person).execute(connection).await?;
     Ok(())
 }
 
@@ -234,28 +241,31 @@ async fn set_due(connection: &mut Connection, person: i64, due_at: Option<UnixTi
     Ok(())
 }
 
-async fn insert(
+/// Puts assignments on file, which hold from now on.
+async fn assign(
     connection: &mut Connection,
-    assigned: &[(i64, Option<Standing>)],
+    assigned: &[(i64, UnixTime, Assigned)],
     now: UnixTime,
 ) -> Result<(), StoreError> {
-    let standing: Vec<_> = assigned.iter().filter_map(|(person, standing)| Some((person, standing.as_ref()?))).collect();
-    for chunk in standing.chunks(ROWS) {
-        let mut query = QueryBuilder::<Database>::new(
-            "INSERT INTO code \
-             (person, label, rule, authority, assigned_at, recorded_at, source, set_by, ends_at, evidence, covers) ",
-        );
-        query.push_values(chunk, |mut row, (person, standing)| {
-            let code = standing.code.as_ref();
-            row.push_bind(**person).push_bind(code.map(|code| code.label.clone()));
-            row.push_bind(code.and_then(|code| code.rule.clone()));
-            row.push_bind(code.and_then(|code| code.authority.as_ref().map(ToString::to_string)));
-            row.push_bind(secs(now)).push_bind(secs(now)).push_bind(standing.origin.word());
-            row.push_bind(standing.set_by.clone()).push_bind(standing.ends_at.map(secs));
-            row.push_bind(standing.evidence.map(|id| id.0)).push_bind(standing.covers);
-        });
-        query.build().execute(&mut *connection).await?;
+    if assigned.is_empty() {
+        return Ok(());
     }
+    let mut query = QueryBuilder::<Database>::new(
+        "INSERT INTO code (person, label, rule, authority, assigned_at, recorded_at, source, set_by, ends_at, evidence) ",
+    );
+    query.push_values(assigned, |mut row, (person, since, code)| {
+        row.push_bind(*person).push_bind(code.label.clone()).push_bind(code.rule.clone());
+        row.push_bind(code.authority.as_ref().map(ToString::to_string)).push_bind(secs(*since)).push_bind(secs(now));
+        row.push_bind(Origin::Rules.word()).push_bind(Origin::Rules.word());
+        row.push_bind(code.ends_at.map(secs)).push_bind(code.evidence.map(|id| id.0));
+    });
+    query.build().execute(&mut *connection).await?;
+    // The latest of each is the one that was put there now.
+    let mut query = QueryBuilder::<Database>::new(
+        "UPDATE person SET code = (SELECT max(code.id) FROM code WHERE code.person = person.id) WHERE id IN (",
+    );
+    rows::list(&mut query, assigned.iter().map(|(person, ..)| *person));
+    query.push(")").build().execute(connection).await?;
     Ok(())
 }
 
@@ -287,90 +297,60 @@ async fn load(connection: &mut Connection, people: &[i64]) -> Result<BTreeMap<i6
     if people.is_empty() {
         return Ok(files);
     }
-    let mut query = QueryBuilder::<Database>::new(
-        "SELECT person.id AS who, person.due_at, code.id, code.label, code.rule, code.authority, code.assigned_at, \
-         code.source, code.set_by, code.ends_at, code.evidence, code.covers \
-         FROM person LEFT JOIN code ON code.id = person.base WHERE person.id IN (",
-    );
+    let mut query = QueryBuilder::<Database>::new("SELECT id, code, base, due_at FROM person WHERE id IN (");
     rows::list(&mut query, people.iter().copied());
     for row in query.push(")").build().fetch_all(&mut *connection).await? {
-        let base = read_standing(&row)?;
-        let mut file = File { due_at: optional_time(&row, "due_at")?, ..File::default() };
-        if let Some((_, standing)) = base {
-            file.dossier.base = standing.code.clone().map(|code| Base {
-                label: code.label,
-                rule: code.rule,
-                authority: code.authority,
-                covers: EvidenceId(standing.covers),
-            });
-            file.base = Some(standing);
-        }
-        files.insert(row.try_get("who")?, file);
+        let (current, base) = (row.try_get("code")?, row.try_get("base")?);
+        let file = File { current, base, due_at: optional_time(&row, "due_at")?, ..File::default() };
+        files.insert(row.try_get("id")?, file);
     }
-    let mut query = QueryBuilder::<Database>::new(
-        "SELECT person AS who, id, label, rule, authority, assigned_at, source, set_by, ends_at, evidence, covers \
-         FROM code WHERE id IN (SELECT max(id) FROM code WHERE person IN (",
-    );
-    rows::list(&mut query, people.iter().copied());
-    for row in query.push(") GROUP BY person)").build().fetch_all(&mut *connection).await? {
-        if let Some(file) = files.get_mut(&row.try_get::<i64, _>("who")?) {
-            file.current = read_standing(&row)?;
-        }
-    }
+    load_codes(connection, people, &mut files).await?;
     let mut query = QueryBuilder::<Database>::new(
         "SELECT person, id, class, at, until, detail, grade, authority, received_at FROM evidence WHERE person IN (",
     );
     rows::list(&mut query, people.iter().copied());
     for row in query.push(")").build().fetch_all(connection).await? {
         if let Some(file) = files.get_mut(&row.try_get::<i64, _>("person")?) {
-            file.dossier.evidence.push(read_evidence(&row)?);
+            file.dossier.evidence.push(evidence::read(&row)?);
         }
     }
     Ok(files)
 }
 
-/// An assignment and its row, if there is one.
-fn read_standing(row: &Row) -> Result<Option<(i64, Standing)>, StoreError> {
-    let Some(id) = row.try_get::<Option<i64>, _>("id")? else { return Ok(None) };
-    let origin = Origin::from_word(row.try_get("source")?).ok_or_else(|| corrupt("source"))?;
-    let standing = Standing {
+/// The assignments that hold, and the bases.
+async fn load_codes(
+    connection: &mut Connection,
+    people: &[i64],
+    files: &mut BTreeMap<i64, File>,
+) -> Result<(), StoreError> {
+    let mut query = QueryBuilder::<Database>::new(
+        "SELECT person.id AS who, code.id, label, rule, authority, assigned_at, source, ends_at, evidence, covers \
+         FROM person JOIN code ON code.id IN (person.code, person.base) WHERE person.id IN (",
+    );
+    rows::list(&mut query, people.iter().copied());
+    for row in query.push(")").build().fetch_all(&mut *connection).await? {
+        let Some(file) = files.get_mut(&row.try_get::<i64, _>("who")?) else { continue };
+        let assignment = read(&row)?;
+        if file.base == Some(assignment.id) {
+            file.dossier.base = assignment.code.clone().map(|code| Base {
+                label: code.label,
+                rule: code.rule,
+                authority: code.authority,
+                covers: assignment.covers,
+            });
+        }
+        file.codes.push(assignment);
+    }
+    Ok(())
+}
+
+fn read(row: &Row) -> Result<OnFile, StoreError> {
+    Ok(OnFile {
+        id: row.try_get("id")?,
         code: codes::read(row)?,
-        origin,
-        set_by: row.try_get("set_by")?,
+        origin: Origin::from_word(row.try_get("source")?).ok_or_else(|| corrupt("source"))?,
         ends_at: optional_time(row, "ends_at")?,
         evidence: row.try_get::<Option<i64>, _>("evidence")?.map(EvidenceId),
-        covers: row.try_get("covers")?,
-    };
-    Ok(Some((id, standing)))
-}
-
-/// A fact from a row of `id`, `class`, `at`, `until`, `detail`, `grade`, `authority` and `received_at`.
-pub(super) fn read_evidence(row: &Row) -> Result<Evidence, StoreError> {
-    let (at, until) = (time(row, "at")?, optional_time(row, "until")?);
-    let detail = uint(row, "detail")?;
-    let fact = match row.try_get("class")? {
-        evidence::TEST => Fact::Test { sampled_at: at, positive: detail != 0 },
-        evidence::DOSE => Fact::Dose { number: u8::try_from(detail).map_err(|_| corrupt("detail"))?, given_at: at },
-        evidence::STAY => Fact::Stay {
-            area: u32::try_from(detail).map_err(|_| corrupt("detail"))?,
-            entered_at: at,
-            left_at: until.ok_or_else(|| corrupt("until"))?,
-        },
-        evidence::CASE => Fact::Case { since: at, ended_at: until },
-        evidence::CONTACT => Fact::Contact { last_at: at },
-        _ => return Err(corrupt("class")),
-    };
-    let authority = row.try_get::<Option<&str>, _>("authority")?.map(str::parse).transpose();
-    Ok(Evidence {
-        id: EvidenceId(row.try_get("id")?),
-        fact,
-        risk: if matches!(fact, Fact::Stay { .. }) { Risk::from_number(uint(row, "grade")?) } else { None },
-        authority: authority.map_err(|_| corrupt("authority"))?,
-        received_at: time(row, "received_at")?,
+        covers: EvidenceId(row.try_get("covers")?),
     })
-}
-
-pub(super) fn optional_time(row: &Row, column: &'static str) -> Result<Option<UnixTime>, StoreError> {
-    let known = row.try_get::<Option<i64>, _>(column)?.is_some();
-    if known { Ok(Some(time(row, column)?)) } else { Ok(None) }
 }

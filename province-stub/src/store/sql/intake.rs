@@ -11,7 +11,8 @@ use sqlx::{QueryBuilder, Row as _};
 use super::{
     Connection, Database, Row,
     assessment::{self, Touched},
-    people, rows,
+    evidence::{CASE, CONTACT, DOSE, LISTING, STAY, TEST, WITHDRAWN},
+    locks, people, rows,
 };
 use crate::{
     assessment::Assess,
@@ -26,15 +27,6 @@ use crate::{
 /// Rows of one INSERT, well below the databases' bounds on parameters.
 const ROWS: usize = 500;
 
-/// Classes as they are stored.
-pub(super) const WITHDRAWN: i64 = 0;
-pub(super) const TEST: i64 = 1;
-pub(super) const DOSE: i64 = 2;
-pub(super) const STAY: i64 = 3;
-pub(super) const CASE: i64 = 4;
-pub(super) const CONTACT: i64 = 5;
-pub(super) const LISTING: i64 = 6;
-
 /// Takes in a batch. In a dry run the caller rolls back.
 pub(super) async fn take_in(
     connection: &mut Connection,
@@ -43,21 +35,12 @@ pub(super) async fn take_in(
     assess: &dyn Assess,
     random: &dyn Random,
 ) -> Result<TakenIn, StoreError> {
-    let source = source(connection, intake.source).await?;
+    let source = people::source(connection, intake.source).await?;
     let mut batch = Batch::load(connection, vault, source, intake.records).await?;
     let verdicts = intake.records.iter().map(|record| batch.file(record)).collect();
-    let touched = batch.write(connection, vault, source, intake, random).await?;
+    let touched = batch.write(connection, vault, source, intake).await?;
     let effect = assessment::settle(connection, &touched, assess, intake.now, random).await?;
     Ok(TakenIn { verdicts, effect })
-}
-
-/// A source's number, given when it first brings something.
-async fn source(connection: &mut Connection, name: &str) -> Result<i64, StoreError> {
-    sqlx::query("INSERT INTO source (name) VALUES ($1) ON CONFLICT DO NOTHING")
-        .bind(name)
-        .execute(&mut *connection)
-        .await?;
-    Ok(sqlx::query_scalar("SELECT id FROM source WHERE name = $1").bind(name).fetch_one(connection).await?)
 }
 
 /// Whom a row is about.
@@ -154,7 +137,7 @@ impl Batch {
         let keys: Vec<_> = named.collect::<BTreeSet<_>>().into_iter().collect();
         let found = people::find_all(connection, vault, &keys).await?;
         let ids: BTreeSet<i64> = found.iter().copied().flatten().collect();
-        super::lock_people(connection, &ids).await?;
+        locks::people(connection, &ids.iter().copied().collect::<Vec<_>>()).await?;
         for (key, id) in keys.into_iter().zip(found) {
             // One person may be named by document here and by reference there.
             let known = id.and_then(|id| self.by_id.get(&id).copied());
@@ -341,11 +324,10 @@ impl Batch {
         vault: &Vault,
         source: i64,
         intake: &Intake<'_>,
-        random: &dyn Random,
     ) -> Result<Touched, StoreError> {
         for named in self.named.iter_mut().filter(|named| named.wanted && named.id.is_none()) {
             if let PersonKey::Document(document) = &named.key {
-                named.id = Some(people::add_nameless(connection, vault, document, random).await?.0);
+                named.id = Some(people::add_nameless(connection, vault, document).await?.0);
             }
         }
         delete(connection, &self.replaced).await?;
