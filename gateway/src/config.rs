@@ -19,6 +19,7 @@ use crate::{
     deliver::DeliveryLimits,
     member::MemberLimits,
     record::{RecordLimits, SpaceLimits},
+    unsubstantiated::{AlarmLimits, MAX_TRAVELERS},
 };
 
 /// A valid configuration.
@@ -63,6 +64,8 @@ pub struct Limits {
     pub record: RecordLimits,
     /// Of its way home.
     pub delivery: DeliveryLimits,
+    /// When assignments that the policy does not admit are an alarm.
+    pub unsubstantiated: AlarmLimits,
 }
 
 /// Streams of one connection unless it is said.
@@ -95,6 +98,8 @@ struct Document {
     record: RawRecord,
     #[serde(default)]
     delivery: RawDelivery,
+    #[serde(default)]
+    unsubstantiated: RawUnsubstantiated,
 }
 
 /// `[streams]`: recognition by the stream, and watches.
@@ -157,6 +162,16 @@ struct RawDelivery {
     max_per_second: usize,
 }
 
+/// `[unsubstantiated]`: when assignments that the policy does not admit are an alarm.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawUnsubstantiated {
+    #[serde(with = "humantime_serde")]
+    window: Duration,
+    alarm_at: usize,
+    alarm_factor: usize,
+}
+
 const fn one() -> usize {
     1
 }
@@ -209,6 +224,13 @@ impl Default for RawDelivery {
     }
 }
 
+impl Default for RawUnsubstantiated {
+    fn default() -> Self {
+        let AlarmLimits { window, alarm_at, alarm_factor } = AlarmLimits::default();
+        Self { window, alarm_at, alarm_factor }
+    }
+}
+
 impl Config {
     /// Reads and checks a file. Relative paths start at its own directory.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
@@ -233,7 +255,7 @@ impl Config {
 }
 
 fn check_limits(path: &Path, document: &Document) -> Result<Limits, ConfigError> {
-    let Document { limits, streams, redemptions, cache, members, record, delivery, .. } = document;
+    let Document { limits, streams, redemptions, cache, members, record, delivery, unsubstantiated, .. } = document;
     let of = |section| Check { path, section };
     let minute = Duration::from_secs(60);
     Ok(Limits {
@@ -279,6 +301,11 @@ fn check_limits(path: &Path, document: &Document) -> Result<Limits, ConfigError>
             timeout: of("delivery").lasts("timeout", delivery.timeout, minute)?,
             max_per_second: of("delivery").within("max_per_second", delivery.max_per_second, 1, 10_000_000)? as u32,
         },
+        unsubstantiated: AlarmLimits {
+            window: of("unsubstantiated").between("window", unsubstantiated.window, minute / 6, minute * 60 * 24)?,
+            alarm_at: of("unsubstantiated").within("alarm_at", unsubstantiated.alarm_at, 1, MAX_TRAVELERS)?,
+            alarm_factor: of("unsubstantiated").within("alarm_factor", unsubstantiated.alarm_factor, 1, 20)?,
+        },
     })
 }
 
@@ -311,6 +338,20 @@ mod tests {
         let config = config(&[]).unwrap();
         assert_eq!(config.limits.member.attempt_timeout, Duration::from_millis(350));
         assert!(config.data_dir.ends_with("data") && config.data_dir.is_absolute());
+        let AlarmLimits { window, alarm_at, alarm_factor } = config.limits.unsubstantiated;
+        assert_eq!((window, alarm_at, alarm_factor), (Duration::from_secs(600), 20, 4));
+    }
+
+    #[test]
+    fn an_alarm_may_be_at_its_bounds() {
+        for (said, want) in [
+            ("window = \"10s\"\nalarm_at = 1\nalarm_factor = 1", (10, 1, 1)),
+            ("window = \"24h\"\nalarm_at = 4096\nalarm_factor = 20", (86_400, 4096, 20)),
+        ] {
+            let said = format!("[unsubstantiated]\n{said}\n[members]");
+            let limits = config(&[("[members]", &said)]).unwrap().limits.unsubstantiated;
+            assert_eq!((limits.window.as_secs(), limits.alarm_at, limits.alarm_factor), want);
+        }
     }
 
     #[test]
@@ -334,6 +375,20 @@ mod tests {
             ("roots = [\"", "roots = [\"zz", "trust.roots"),
             ("threshold = 1", "threshold = 1\ngateways = [\"localhost\"]", "trust.gateways = localhost: host:port"),
             ("domain = \"tongxing.test\"", "domain = \"Tongxing\"", "domain = Tongxing"),
+            ("[members]", "[unsubstantiated]\nwindow = \"9999ms\"\n[members]", "window = 9.999s: 10s to 86400s"),
+            ("[members]", "[unsubstantiated]\nalarm_at = 0\n[members]", "unsubstantiated.alarm_at = 0: 1 to 4096"),
+            (
+                "[members]",
+                "[unsubstantiated]\nalarm_at = 4097\n[members]",
+                "unsubstantiated.alarm_at = 4097: 1 to 4096",
+            ),
+            (
+                "[members]",
+                "[unsubstantiated]\nalarm_factor = 0\n[members]",
+                "unsubstantiated.alarm_factor = 0: 1 to 20",
+            ),
+            ("[members]", "[unsubstantiated]\nalarm_factor = 21\n[members]", "unsubstantiated.alarm_factor = 21"),
+            ("[members]", "[unsubstantiated]\nwindow = \"24h 1ms\"\n[members]", "unsubstantiated.window = 86400.001s"),
         ] {
             let error = config(&[(from, to)]).unwrap_err().to_string();
             assert!(error.contains(named), "{named} in {error}");

@@ -24,7 +24,7 @@ use proto::{
     suite::sha256,
     terms::Scope,
     time::UnixTime,
-    token::ConsentToken,
+    token::{ConsentToken, TokenHash},
 };
 use tokio::time::Instant;
 use tracing::{Span, debug_span, field::display};
@@ -39,6 +39,7 @@ use crate::{
     record::Record,
     redemption::{Claim, Redemptions},
     route::Routes,
+    unsubstantiated::Unsubstantiated,
 };
 
 /// A caller that leaves home less than this is not in time whatever home does.
@@ -52,6 +53,7 @@ pub(crate) struct Exchange {
     pub(crate) redemptions: Redemptions,
     pub(crate) record: Record,
     pub(crate) metrics: ExchangeMetrics,
+    pub(crate) unsubstantiated: Arc<Unsubstantiated>,
     pub(crate) random: Arc<dyn Random>,
     pub(crate) pauses: Pauses,
 }
@@ -92,6 +94,7 @@ impl Exchange {
         }
         let answered = durable.and_then(|receipt| Ok((receipt, found?))).map(|(receipt, (finding, granted))| {
             let outcome = outcome(finding.judgement());
+            self.count_unsubstantiated(home, &finding, token.hash(), trust, now);
             let mut answer = finding.into_answer(home, granted, &trust.policy, trust.policy_edition.version);
             answer.exchange_id = entry.exchange_id.to_vec();
             answer.access_receipt = receipt;
@@ -206,14 +209,14 @@ impl Exchange {
             let question = Question { trust: current, ..question };
             said = home.ask_anew(&question, deadline).await?;
         }
-        let finding = Finding::of(said, &trust.policy);
-        self.count_unsubstantiated(member, &finding);
-        Ok(finding)
+        Ok(Finding::of(said, &trust.policy))
     }
 
-    fn count_unsubstantiated(&self, home: Member, finding: &Finding) {
+    /// Counts what leaves, on record, wherever it came from.
+    fn count_unsubstantiated(&self, home: Member, finding: &Finding, token: TokenHash, trust: &Trust, now: UnixTime) {
         if let Judgement::Unsubstantiated(authority) = finding.judgement() {
-            self.metrics.unsubstantiated(home, authority.as_ref(), &self.standing.trust.current().policy);
+            let name = self.unsubstantiated.count(home, authority.as_ref(), &trust.policy, token, now);
+            self.metrics.unsubstantiated(home, name);
         }
     }
 }

@@ -15,9 +15,12 @@
 //! deliver            each record to its home member, later and in order
 //! ```
 //!
-//! `home` is one member: a `cache` under a lease that `follow` keeps by the member's change stream, single flights, and the
-//! client of its nodes, which `route` finds by the token's issuer; all of that lives on a `runtime` of its own. `stream` runs many such exchanges for one caller. `federation` publishes the signed documents and the `board` of
-//! members; `status` says on the private listener how all of it is. `pki` and `documents` are the commands that make certificates, the trust list and the policy.
+//! `home` is one member: a `cache` under a lease that `follow` keeps by the member's change stream, single flights, and
+//! the client of its nodes, which `route` finds by the token's issuer; all of that lives on a `runtime` of its own.
+//! `stream` runs many such exchanges for one caller. `federation` publishes the signed documents and the `board` of
+//! members; `unsubstantiated` counts, by authority, assignments that the policy does not admit. `status` says on the
+//! private listener how all of it is. `pki` and `documents` are the commands that make certificates, the trust list and
+//! the policy.
 
 pub mod audit;
 pub mod ceremony;
@@ -48,3 +51,4 @@ mod route;
 mod runtime;
 mod service;
 mod stream;
+mod unsubstantiated;

@@ -1,7 +1,7 @@
 //! The gateway's own metrics: `gateway_<noun>_{total,seconds}`. Labels are member, outcome, reason, kind; never a person,
 //! a handle or a token (I6).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry::{
     KeyValue,
@@ -10,10 +10,11 @@ use opentelemetry::{
 use proto::{
     contract::recognition::Outcome,
     member::Member,
-    policy::Policy,
     refusal::{Reason, reason_name},
-    statement::Authority,
+    time::Clock,
 };
+
+use crate::unsubstantiated::{Tally, Unsubstantiated};
 
 /// What exchanges count.
 #[derive(Clone, Debug)]
@@ -57,7 +58,7 @@ impl ExchangeMetrics {
             home_failures: counter("gateway_home_failures", "Lookups without a valid answer, by home member and kind."),
             unsubstantiated: counter(
                 "gateway_unsubstantiated",
-                "Assignments no national rule supports, by home member and authority.",
+                "Answers on assignments that the policy does not admit, by home member and authority.",
             ),
         }
     }
@@ -78,15 +79,32 @@ impl ExchangeMetrics {
         self.home_failures.add(1, &[member(home), KeyValue::new("kind", kind)]);
     }
 
-    /// By authority where the policy knows its kind: a lying member must not be able to make labels, nor to write in them.
-    pub(crate) fn unsubstantiated(&self, home: Member, authority: Option<&Authority>, policy: &Policy) {
-        let authority = match authority {
-            None => "none".to_owned(),
-            Some(authority) if policy.knows_authority(authority.kind()) => authority.to_string(),
-            Some(authority) => format!("{}/unlisted", authority.member()),
-        };
+    /// By what the authority is counted as: a lying member must not be able to make labels, nor to write in them.
+    pub(crate) fn unsubstantiated(&self, home: Member, authority: String) {
         self.unsubstantiated.add(1, &[member(home), KeyValue::new("authority", authority)]);
     }
+}
+
+/// Shows at every scrape how the authorities stand whose assignments the policy does not admit.
+pub(crate) fn show_unsubstantiated(meter: &Meter, counts: &Arc<Unsubstantiated>, clock: &Arc<dyn Clock>) {
+    let gauge = |name, what, value: fn(&Tally) -> u64| {
+        let (counts, clock) = (counts.clone(), clock.clone());
+        let observed = meter.u64_observable_gauge(name).with_description(what).with_callback(move |observer| {
+            for tally in counts.tallies(clock.now()) {
+                let labels = [member(tally.home), KeyValue::new("authority", tally.authority.clone())];
+                observer.observe(value(&tally), &labels);
+            }
+        });
+        observed.build();
+    };
+    gauge(
+        "gateway_unsubstantiated_travelers",
+        "Travelers in the window whose assignment the policy does not admit, by home member and authority.",
+        |tally| tally.travelers,
+    );
+    gauge("gateway_unsubstantiated_alarm", "1 while the alarm for these travelers stands, else 0.", |tally| {
+        u64::from(tally.alarm_since.is_some())
+    });
 }
 
 impl RecordMetrics {

@@ -24,7 +24,7 @@ use proto::{
     refusal::Blame,
 };
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes as GrpcRoutes;
 use tracing::info;
@@ -35,7 +35,7 @@ use crate::{
     deliver::Deliveries,
     exchange::Exchange,
     federation::{Federation, Proofs},
-    metrics::{DeliveryMetrics, ExchangeMetrics, RecordMetrics},
+    metrics::{DeliveryMetrics, ExchangeMetrics, RecordMetrics, show_unsubstantiated},
     record::{Around, Record, Writer},
     redemption::Redemptions,
     route::{HomeBounds, Routes},
@@ -43,6 +43,7 @@ use crate::{
     service::Recognition,
     status::Reporter,
     stream::StreamLimits,
+    unsubstantiated::Unsubstantiated,
 };
 
 const RECOGNITION: &str = "tongxing.recognition.v1.RecognitionService";
@@ -128,7 +129,7 @@ impl Gateway {
         let impaired = Impaired::default();
         let around = Around {
             domain: config.domain.clone(),
-            clock,
+            clock: clock.clone(),
             metrics: RecordMetrics::new(&meter),
             impaired: impaired.clone(),
             blocking,
@@ -137,6 +138,8 @@ impl Gateway {
             .map_err(|error| GatewayError::Record(error.to_string()))?;
         let redemptions = Redemptions::new(config.limits.max_redemptions, config.replicas > 1, claims);
         let exchange_metrics = ExchangeMetrics::new(&meter);
+        let unsubstantiated = Arc::new(Unsubstantiated::new(config.limits.unsubstantiated));
+        show_unsubstantiated(&meter, &unsubstantiated, &clock);
         let share = config.limits.max_cache_bytes / Member::all().count() as u64;
         let bounds = HomeBounds { member: config.limits.member, max_cache_bytes: share };
         let homes = OwnRuntime::start("home", blocking).map_err(GatewayError::Runtime)?;
@@ -150,6 +153,7 @@ impl Gateway {
             redemptions,
             record,
             metrics: exchange_metrics,
+            unsubstantiated,
             random,
             pauses,
         };
@@ -181,8 +185,10 @@ impl Gateway {
             impaired: impaired.clone(),
             logs: exchange.record.reader().clone(),
             space: exchange.record.space().clone(),
+            unsubstantiated: exchange.unsubstantiated.clone(),
             started: clock.now(),
         };
+        let counting = tokio::spawn(exchange.unsubstantiated.clone().keep(clock.clone(), shutdown.clone()));
         let boarding = tokio::spawn(board.clone().keep(routes, clock, limits.board_every, shutdown.clone()));
         let admission = Admission::new(server.admission);
         let recognition = Recognition {
@@ -216,9 +222,7 @@ impl Gateway {
             limits: server,
         };
         let served = serve(listeners, standing, service, metrics, shutdown).await;
-        following.abort();
-        boarding.abort();
-        delivering.abort();
+        [following, boarding, counting, delivering].iter().for_each(JoinHandle::abort);
         drop(exchange);
         // The last sender goes with the last exchange; what they queued is committed before this returns.
         let written = timeout(FLUSH, writer.ended()).await;

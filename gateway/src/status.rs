@@ -17,6 +17,7 @@ use crate::{
     board::{Board, Notice},
     record::{Reader, Space},
     route::Routes,
+    unsubstantiated::{MAX_TRAVELERS, NONE, OTHER, Tally, Unsubstantiated},
 };
 
 /// From how full a member's room for undelivered records is an alarm, in percent.
@@ -48,6 +49,9 @@ pub struct Report {
     pub outcomes: BTreeMap<String, u64>,
     /// Refusals since the start, by reason.
     pub refusals: BTreeMap<String, u64>,
+    /// Assignments that the policy does not admit, by home member and authority, as far as there were any.
+    #[serde(default)]
+    pub unsubstantiated: Vec<UnsubstantiatedReport>,
     /// What somebody should look after; empty if all is well.
     pub problems: Vec<String>,
 }
@@ -108,6 +112,29 @@ pub struct Suspension {
     pub ends: Ends,
 }
 
+/// Assignments of one authority that the policy does not admit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsubstantiatedReport {
+    /// The travelers' home member, by its code.
+    pub member: String,
+    /// The member's name, in English.
+    pub name: String,
+    /// The authority, e.g. `41/finance-office`; `none` if the statements name none, `other` for all that are not told apart.
+    pub authority: String,
+    /// Answers since the start.
+    pub answers: u64,
+    /// Travelers in the window.
+    pub travelers: u64,
+    /// Whether there may be more of them, because they are no longer told apart.
+    pub at_least: bool,
+    /// How many travelers in a window are usual, rounded.
+    pub usual_travelers: u64,
+    /// How long the window is, in seconds.
+    pub window_seconds: u64,
+    /// Since when there is an alarm, RFC 3339, if there is one.
+    pub alarm_since: Option<String>,
+}
+
 /// What a report is made of.
 #[derive(Debug)]
 pub(crate) struct Reporter {
@@ -118,6 +145,7 @@ pub(crate) struct Reporter {
     pub(crate) impaired: Impaired,
     pub(crate) logs: Reader,
     pub(crate) space: Arc<Space>,
+    pub(crate) unsubstantiated: Arc<Unsubstantiated>,
     pub(crate) started: UnixTime,
 }
 
@@ -136,6 +164,7 @@ impl Reporter {
             let suspension = trust.list.suspension(Realm::Member(*member), now);
             describe(*member, self.board.notice(*member), certificate, suspension, now)
         };
+        let (tallies, window) = (self.unsubstantiated.tallies(now), self.unsubstantiated.window());
         let mut report = Report {
             id: self.standing.credentials.id().to_string(),
             software: concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -147,6 +176,7 @@ impl Reporter {
             members: trust.list.members.keys().map(describe).collect(),
             outcomes: self.metrics.counts("gateway_exchanges_total", "outcome"),
             refusals: self.metrics.counts("gateway_refusals_total", "reason"),
+            unsubstantiated: tallies.into_iter().map(|tally| UnsubstantiatedReport::of(tally, window)).collect(),
             problems: Vec::new(),
         };
         if self.impaired.is_set() {
@@ -187,6 +217,7 @@ impl Report {
             let of_member = member.problems(&self.trust_list, &self.policy);
             problems.extend(of_member.into_iter().map(|problem| format!("{} {}: {problem}", member.code, member.name)));
         }
+        problems.extend(self.unsubstantiated.iter().filter_map(UnsubstantiatedReport::problem));
         self.problems.append(&mut problems);
     }
 }
@@ -213,6 +244,40 @@ impl MemberReport {
         }
         problems.extend(self.certificate.as_ref().and_then(|ends| ends.problem("its certificate", CERTIFICATE_ALARM)));
         problems
+    }
+}
+
+impl UnsubstantiatedReport {
+    fn of(tally: Tally, window: Duration) -> Self {
+        Self {
+            member: tally.home.to_string(),
+            name: tally.home.profile().name_en.to_owned(),
+            authority: tally.authority,
+            answers: tally.answers,
+            travelers: tally.travelers,
+            at_least: tally.travelers >= MAX_TRAVELERS as u64,
+            usual_travelers: tally.usual,
+            window_seconds: window.as_secs(),
+            alarm_since: tally.alarm_since.map(|since| since.to_string()),
+        }
+    }
+
+    /// Whose assignments they are, and how many travelers have one.
+    pub fn summary(&self) -> String {
+        let Self { member, name, travelers, usual_travelers, .. } = self;
+        let by = match self.authority.as_str() {
+            NONE => "no authority",
+            OTHER => "other authorities",
+            authority => authority,
+        };
+        let at_least = if self.at_least { "at least " } else { "" };
+        let window = humantime_serde::re::humantime::format_duration(Duration::from_secs(self.window_seconds));
+        format!("{member} {name} by {by}: {at_least}{travelers} travelers in {window}, usually {usual_travelers}")
+    }
+
+    fn problem(&self) -> Option<String> {
+        let since = self.alarm_since.as_ref()?;
+        Some(format!("unsubstantiated assignments jumped at {since}: {}", self.summary()))
     }
 }
 
@@ -297,6 +362,7 @@ mod tests {
             members: vec![describe(Member::PLATFORM, notice, Some(NOW.plus(certificate)), None, NOW)],
             outcomes: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            unsubstantiated: Vec::new(),
             problems: Vec::new(),
         };
         report.find_problems();
@@ -337,9 +403,35 @@ mod tests {
         assert!(member.problems(&documents.trust_list, &documents.policy).is_empty());
     }
 
+    fn unsubstantiated(authority: &str, travelers: u64, alarm_since: Option<UnixTime>) -> UnsubstantiatedReport {
+        let authority = authority.to_owned();
+        let tally = Tally { home: Member::PLATFORM, authority, answers: 99, travelers, usual: 2, alarm_since };
+        UnsubstantiatedReport::of(tally, Duration::from_secs(600))
+    }
+
+    #[test]
+    fn an_alarm_for_an_authority_is_a_problem_and_its_counts_are_none() {
+        let mut all = report(|_| {}, 29 * DAY, 6 * DAY);
+        all.unsubstantiated = vec![
+            unsubstantiated("00/finance-office", 21, Some(NOW)),
+            unsubstantiated("none", 19, None),
+            unsubstantiated("other", 4096, Some(NOW)),
+        ];
+        all.find_problems();
+        let jumped = format!("unsubstantiated assignments jumped at {NOW}: 00 National Platform by");
+        let problems = [
+            format!("{jumped} 00/finance-office: 21 travelers in 10m, usually 2"),
+            format!("{jumped} other authorities: at least 4096 travelers in 10m, usually 2"),
+        ];
+        assert_eq!(all.problems, problems);
+        let of_nobody = all.unsubstantiated[1].summary();
+        assert_eq!(of_nobody, "00 National Platform by no authority: 19 travelers in 10m, usually 2");
+    }
+
     #[test]
     fn a_report_survives_its_json() {
-        let report = report(|_| {}, DAY, DAY);
+        let mut report = report(|_| {}, DAY, DAY);
+        report.unsubstantiated = vec![unsubstantiated("none", 19, None), unsubstantiated("other", 20, Some(NOW))];
         let json = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
     }

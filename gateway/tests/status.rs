@@ -18,6 +18,11 @@ const WELL: &str = r#"{
     "members": [], "outcomes": { "status": 12 }, "refusals": {}, "problems": []
 }"#;
 
+const DEPOSITORS: &str = r#"{
+    "member": "41", "name": "Henan", "authority": "41/finance-office", "answers": 70, "travelers": 31, "at_least": false,
+    "usual_travelers": 1, "window_seconds": 600, "alarm_since": "2027-01-15T07:58:00Z"
+}"#;
+
 /// A configuration whose private listener is at `address`.
 fn config(dir: &tempfile::TempDir, address: SocketAddr) -> PathBuf {
     let root = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
@@ -54,6 +59,7 @@ fn serve(answers: Vec<String>) -> SocketAddr {
 fn exits_with_0_if_all_is_well_and_1_if_not() {
     let dir = tempfile::tempdir().unwrap();
     let ill = WELL.replace("\"problems\": []", "\"problems\": [\"44 Guangdong: unreachable\"]");
+    let ill = ill.replace("\"refusals\": {}", &format!("\"refusals\": {{}}, \"unsubstantiated\": [{DEPOSITORS}]"));
     let config = config(&dir, serve(vec![WELL.to_owned(), WELL.to_owned(), ill]));
     let well = run(&config, &[]);
     let text = String::from_utf8(well.stdout).unwrap();
@@ -65,6 +71,7 @@ fn exits_with_0_if_all_is_well_and_1_if_not() {
     let text = String::from_utf8(ill.stdout).unwrap();
     assert_eq!(ill.status.code(), Some(1), "{text}");
     assert!(text.contains("problem      44 Guangdong: unreachable"), "{text}");
+    assert!(text.contains("no basis     41 Henan by 41/finance-office: 31 travelers in 10m, usually 1;"), "{text}");
 }
 
 #[test]

@@ -9,8 +9,10 @@ use std::{
     fmt::Debug,
     fs,
     path::Path,
+    time::Duration,
 };
 
+use humantime_serde::re::humantime::{format_duration, parse_duration};
 use peer::config::ConfigError;
 use tempfile::TempDir;
 use toml::{Table, Value};
@@ -193,7 +195,7 @@ fn around(example: &Example, name: &str, min: &str, max: &str) -> ([Value; 2], [
     if let (Ok(min), Some(Value::Integer(max))) = (min.parse::<i64>(), other) {
         return ([min, *max].map(Value::Integer), [min - 1, max + 1].map(Value::Integer));
     }
-    assert_eq!(min, "1ms", "{name}");
     let max = other.map_or(max, |other| other.as_str().expect(name));
-    ([min, max].map(Value::from), ["0ms".into(), format!("{max} 1ms").into()])
+    let below = parse_duration(min).expect(name) - Duration::from_millis(1);
+    ([min, max].map(Value::from), [format_duration(below).to_string().into(), format!("{max} 1ms").into()])
 }

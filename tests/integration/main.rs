@@ -30,4 +30,5 @@ mod streams;
 mod suspension;
 mod telemetry;
 mod unreachable;
+mod unsubstantiated;
 mod uses;

@@ -24,7 +24,7 @@ use crate::commands::BAD_CONFIGURATION;
 
 /// How long the gateway has to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// The longest answer: 33 members need 16 KiB.
+/// The longest answer: 33 members need 16 KiB, and 160 KiB more where each had all the authorities that are told apart.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
 
 /// How the gateway beside this command is.
@@ -124,6 +124,10 @@ fn render(report: &Report) -> String {
         format!("outcomes     {}", counts(&report.outcomes)),
         format!("refusals     {}", counts(&report.refusals)),
     ]);
+    lines.extend(report.unsubstantiated.iter().map(|of| {
+        let alarm = if of.alarm_since.is_some() { ", alarm" } else { "" };
+        format!("no basis     {}; {} answers since the start{alarm}", of.summary(), of.answers)
+    }));
     if report.problems.is_empty() {
         lines.push("problems     none".to_owned());
     }
@@ -190,6 +194,12 @@ mod tests {
               "suspension": { "reason": "drill", "expire_time": "2027-01-18T08:00:00Z", "seconds_left": 259200 } }
         ],
         "outcomes": { "status": 12, "unknown_traveler": 1 }, "refusals": {},
+        "unsubstantiated": [
+            { "member": "41", "name": "Henan", "authority": "41/finance-office", "answers": 70, "travelers": 31,
+              "at_least": false, "usual_travelers": 1, "window_seconds": 600, "alarm_since": "2027-01-15T07:58:00Z" },
+            { "member": "41", "name": "Henan", "authority": "none", "answers": 1, "travelers": 0,
+              "at_least": false, "usual_travelers": 0, "window_seconds": 600, "alarm_since": null }
+        ],
         "problems": ["the trust list expired at 2027-01-15T08:00:00Z", "51 Sichuan: unknown"]
     }"#;
 
@@ -210,6 +220,8 @@ mod tests {
              \n\
              outcomes     status 12, unknown_traveler 1\n\
              refusals     none since the start\n\
+             no basis     41 Henan by 41/finance-office: 31 travelers in 10m, usually 1; 70 answers since the start, alarm\n\
+             no basis     41 Henan by no authority: 0 travelers in 10m, usually 0; 1 answers since the start\n\
              problem      the trust list expired at 2027-01-15T08:00:00Z\n\
              problem      51 Sichuan: unknown\n"
         );

@@ -133,9 +133,14 @@ impl Check<'_> {
 
     /// A duration from a millisecond to `max`.
     pub fn lasts(self, key: &str, value: Duration, max: Duration) -> Result<Duration, ConfigError> {
-        if value >= Duration::from_millis(1) && value <= max {
+        self.between(key, value, Duration::from_millis(1), max)
+    }
+
+    /// A duration from `min` to `max`.
+    pub fn between(self, key: &str, value: Duration, min: Duration, max: Duration) -> Result<Duration, ConfigError> {
+        if (min..=max).contains(&value) {
             return Ok(value);
         }
-        Err(wrong(self.path, &format!("{}.{key}", self.section), format!("{value:?}"), format!("1ms to {max:?}")))
+        Err(wrong(self.path, &format!("{}.{key}", self.section), format!("{value:?}"), format!("{min:?} to {max:?}")))
     }
 }
