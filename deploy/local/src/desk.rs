@@ -14,7 +14,10 @@ use peer::{
     verifier::Expected,
 };
 use proto::{
-    contract::assignment::{SetCodeRequest, assignment_service_client::AssignmentServiceClient},
+    contract::{
+        assignment::{SetCodeRequest, assignment_service_client::AssignmentServiceClient},
+        evidence::evidence_service_client::EvidenceServiceClient,
+    },
     member::Member,
     time::Clock,
     venue::VenueId,
@@ -98,10 +101,23 @@ impl Desk {
 
     /// A member's operator at its node.
     pub fn operator(&self, member: Member) -> Result<AssignmentServiceClient<Channel>> {
-        let standing = self.standing(&self.layout.operator(member))?;
-        let expected = Expected::NodeOf(member);
-        let channel = dial::channel(&standing, &self.node_address(member)?, expected, DialLimits::default())?;
-        Ok(AssignmentServiceClient::new(channel))
+        Ok(AssignmentServiceClient::new(self.node(member, &self.layout.operator(member))?))
+    }
+
+    /// A member's platform at its node, which pushes codes.
+    pub fn platform(&self, member: Member) -> Result<AssignmentServiceClient<Channel>> {
+        Ok(AssignmentServiceClient::new(self.node(member, &self.layout.backend(member))?))
+    }
+
+    /// One of a member's feeds at its node.
+    pub fn feed(&self, member: Member, name: &str) -> Result<EvidenceServiceClient<Channel>> {
+        Ok(EvidenceServiceClient::new(self.node(member, &self.layout.feed(member, name))?))
+    }
+
+    /// A member's node, for whoever has the credentials in a directory.
+    fn node(&self, member: Member, credentials: &Path) -> Result<Channel> {
+        let (standing, expected) = (self.standing(credentials)?, Expected::NodeOf(member));
+        Ok(dial::channel(&standing, &self.node_address(member)?, expected, DialLimits::default())?)
     }
 
     /// Has a member's operator set the code that a seeded person has, at a node that did not seed them. Who has none stays

@@ -94,6 +94,11 @@ impl Layout {
         self.dir.join(format!("backend/{member}"))
     }
 
+    /// The directory of one of a member's feeds: its credentials, and the configuration that `province-stub import` reads.
+    pub fn feed(&self, member: Member, name: &str) -> PathBuf {
+        self.dir.join(format!("feed/{member}-{name}"))
+    }
+
     /// A member's operator's credentials.
     pub fn operator(&self, member: Member) -> PathBuf {
         self.dir.join(format!("operator/{member}"))

@@ -19,6 +19,7 @@
 
 pub mod addresses;
 pub mod checkpoint;
+pub mod clock;
 pub mod commands;
 pub mod desk;
 pub mod external;

@@ -16,8 +16,9 @@ use proto::{
     cbor,
     consent_request::ConsentRequest,
     contract::{
+        assignment::CodeExplanation,
         traveler::{
-            Access, Consent, EnrollDeviceRequest, IssueConsentRequest, ListAccessesRequest, ListConsentsRequest,
+            Access, Consent, EnrollDeviceRequest, GetCodeRequest, IssueConsentRequest, ListAccessesRequest, ListConsentsRequest,
             RevokeConsentRequest, traveler_service_client::TravelerServiceClient,
         },
         types,
@@ -104,6 +105,11 @@ impl Backend {
 
     /// Enrols a new phone for a person.
     pub async fn enroll(&self, person: &SeededPerson) -> Result<Phone> {
+        self.enroll_as(person, "").await
+    }
+
+    /// The same for somebody whom the member's own platform knows by this reference; by none if it is empty.
+    pub async fn enroll_as(&self, person: &SeededPerson, reference: &str) -> Result<Phone> {
         let enrollment_key = SigningKey::generate(Suite::Esp256);
         let cose_key = cbor::encode(&device_key_to_cose(enrollment_key.verifying_key())).context("a key encodes")?;
         let request = EnrollDeviceRequest {
@@ -111,6 +117,7 @@ impl Backend {
             document: Some(document(person)),
             name: person.name.as_str().to_owned(),
             enrollment_key: cose_key,
+            person_reference: reference.to_owned(),
         };
         let response = self.client.clone().enroll_device(request).await?.into_inner();
         let device_id = response.device_id.try_into().map_err(|_| anyhow!("the node's device id is not 16 bytes"))?;
@@ -170,6 +177,12 @@ impl Phone {
     pub async fn revoke(&self, pass: &Pass) -> Result<Vec<u8>> {
         let request = RevokeConsentRequest { device_id: self.device_id.to_vec(), cti: pass.cti.0.to_vec() };
         Ok(self.backend.client.clone().revoke_consent(request).await?.into_inner().change_token)
+    }
+
+    /// The traveler's code and why it is so, if they have one.
+    pub async fn code(&self) -> Result<Option<CodeExplanation>> {
+        let request = GetCodeRequest { device_id: self.device_id.to_vec() };
+        Ok(self.backend.client.clone().get_code(request).await?.into_inner().code)
     }
 
     /// The traveler's consents that have not expired, newest first.

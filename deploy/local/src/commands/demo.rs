@@ -4,6 +4,7 @@
 
 mod accesses;
 mod cases;
+mod evidence;
 mod list;
 
 use std::sync::Arc;
@@ -13,7 +14,6 @@ use proto::{
     contract::recognition::{Decision, Outcome, RecognizeResponse},
     refusal::{Reason, Refusal, reason_name},
     terms::Purpose,
-    time::SystemClock,
     token::Cti,
     venue::VenueId,
 };
@@ -21,6 +21,7 @@ use tonic::{Code, Status};
 
 use crate::{
     addresses::Ports,
+    clock::MovableClock,
     commands::recognize::{decision_word, outcome_word},
     federation::Federation,
     layout::Layout,
@@ -148,9 +149,10 @@ pub async fn run(options: &Options) -> Result<()> {
     let layout = Layout::new(temporary.path());
     let options = Options { dir: temporary.path().to_owned(), ..options.clone() };
     let plan = Plan::of(&options, &layout)?;
-    let mut federation = Federation::start(&layout, &plan, Ports::Any, Arc::new(SystemClock)).await?;
+    let clock = Arc::new(MovableClock::default());
+    let mut federation = Federation::start(&layout, &plan, Ports::Any, clock.clone()).await?;
     let mut report = Report { json: options.json, ok: 0, failed: 0, asked: Vec::new() };
-    let performed = cases::perform(&mut federation, &mut report).await;
+    let performed = cases::perform(&mut federation, &clock, &mut report).await;
     let stopped = federation.stop().await;
     performed.context("a case could not be performed")?;
     stopped?;

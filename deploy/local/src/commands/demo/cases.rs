@@ -24,9 +24,10 @@ use province_stub::seed::{Condition, SeededPerson};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{Asked, Ending, Report, accesses};
+use super::{Asked, Ending, Report, accesses, evidence};
 use crate::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, Seen},
+    clock::MovableClock,
     commands::traveler,
     desk::Desk,
     federation::Federation,
@@ -39,7 +40,7 @@ const ASSIST: Ending = Ending::Answer(Outcome::Status, Decision::Assist);
 const STOP: Ending = Ending::Answer(Outcome::Status, Decision::Stop);
 
 /// Performs everything this federation's members can show.
-pub(super) async fn perform(federation: &mut Federation, report: &mut Report) -> Result<()> {
+pub(super) async fn perform(federation: &mut Federation, clock: &MovableClock, report: &mut Report) -> Result<()> {
     let stage = Stage::new(federation)?;
     stage.colours(report).await?;
     stage.no_status(report).await?;
@@ -49,7 +50,9 @@ pub(super) async fn perform(federation: &mut Federation, report: &mut Report) ->
     stage.callers(report).await?;
     let turned = stage.change(report).await?;
     unreachable(federation, &stage, report).await?;
-    accesses::perform(&stage, &turned, report).await
+    accesses::perform(&stage, &turned, report).await?;
+    // The clock moves on in there: what comes after it would look old, so that nothing does.
+    evidence::perform(&stage, clock, report).await
 }
 
 /// Who plays.
@@ -78,7 +81,17 @@ impl Stage {
         traveler::pass(&self.desk, member, condition, wish, SystemClock.now()).await
     }
 
-    fn away(&self, member: Member) -> Result<VenueId> {
+    /// A member that has a label for yellow: not every one has.
+    pub(super) fn member_with_yellow(&self) -> Option<Member> {
+        let policy = &self.desk.trust().policy;
+        let has = |member: &Member| {
+            let yellow = proto::policy::Meaning::Level(proto::terms::Level::Yellow);
+            policy.label_for(*member, yellow).is_some() && !self.desk.prepared().plan.is_external(*member)
+        };
+        self.any_of(&["51", "31", "41"]).into_iter().chain(self.members.iter().copied()).find(has)
+    }
+
+    pub(super) fn away(&self, member: Member) -> Result<VenueId> {
         venues::away_from(member, &self.members).context("a federation has venues")
     }
 
@@ -320,15 +333,25 @@ pub(super) async fn look(
     presentation: &Presentation,
     purpose: Purpose,
 ) -> Result<(Result<RecognizeResponse, Status>, f64)> {
+    let (shown, ms) = look_closely(report, checkpoint, presentation, purpose).await?;
+    Ok((shown.map(|seen| seen.answer), ms))
+}
+
+/// The same with all that the venue learned.
+pub(super) async fn look_closely(
+    report: &mut Report,
+    checkpoint: &Checkpoint,
+    presentation: &Presentation,
+    purpose: Purpose,
+) -> Result<(Result<Seen, Status>, f64)> {
     let cti = UnverifiedToken::parse(&presentation.token).map_err(|refusal| anyhow!("the token: {refusal}"))?.cti();
     let started = Instant::now();
     let shown = checkpoint.show(presentation, purpose).await?;
     let ms = started.elapsed().as_secs_f64() * 1000.0;
     let receipt = shown.as_ref().ok().map(|seen| seen.receipt.clone());
-    let result = shown.map(|seen| seen.answer);
-    let ending = Ending::of(&result);
+    let ending = Ending::of(&shown.as_ref().map(|seen| seen.answer.clone()).map_err(Status::clone));
     report.asked.push(Asked { cti, venue: checkpoint.venue().clone(), purpose, ending, receipt });
-    Ok((result, ms))
+    Ok((shown, ms))
 }
 
 /// The case's name at a replica; the first one is the gateway to whoever knows of no other.
