@@ -22,8 +22,9 @@ use serde::Deserialize;
 
 use crate::{
     intake::{FeedRights, Feeds},
-    keys::KeyFiles,
+    keys::{KeyFiles, KeySource},
     push::Platforms,
+    vault::MAX_KEYS,
     watch::WatchLimits,
 };
 
@@ -117,7 +118,11 @@ struct KeysSection {
     statement: PathBuf,
     secret: PathBuf,
     sealing: PathBuf,
+    at_rest: Vec<String>,
 }
+
+/// What stands before the name of an environment variable, where a file's path may stand too.
+const VARIABLE: &str = "env:";
 
 impl Config {
     /// Reads and checks a file. Relative paths start at its own directory.
@@ -134,7 +139,7 @@ impl Config {
             id,
             trust: document.trust.files(path, &domain, data_dir.join("held"))?,
             credentials: document.identity.files(path),
-            keys: document.keys.files(path),
+            keys: document.keys.files(path)?,
             limits: document.limits.check(path, STREAMS)?,
             watch: document.watch.check(path)?,
             feeds: check_feeds(path, document.feeds)?,
@@ -205,14 +210,31 @@ impl WatchSection {
 }
 
 impl KeysSection {
-    fn files(&self, config: &Path) -> KeyFiles {
-        KeyFiles {
+    fn files(&self, config: &Path) -> Result<KeyFiles, ConfigError> {
+        if !(1..=MAX_KEYS).contains(&self.at_rest.len()) {
+            let (count, mend) = (format!("{} keys", self.at_rest.len()), format!("1 to {MAX_KEYS} keys"));
+            return Err(wrong(config, "keys.at_rest", count, mend));
+        }
+        let at_rest = self.at_rest.iter().map(|text| source(config, "keys.at_rest", text));
+        Ok(KeyFiles {
             consent: relative_to(config, &self.consent),
             statement: relative_to(config, &self.statement),
             secret: relative_to(config, &self.secret),
             sealing: relative_to(config, &self.sealing),
-        }
+            at_rest: at_rest.collect::<Result<_, _>>()?,
+        })
     }
+}
+
+/// A file, or `env:NAME`.
+fn source(config: &Path, key: &str, text: &str) -> Result<KeySource, ConfigError> {
+    let Some(name) = text.strip_prefix(VARIABLE) else {
+        return Ok(KeySource::File(relative_to(config, Path::new(text))));
+    };
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err(wrong(config, key, text, "env: and the name of an environment variable, A-Z, a-z, 0-9 and '_'"));
+    }
+    Ok(KeySource::Variable(name.to_owned()))
 }
 
 #[cfg(test)]
@@ -231,6 +253,7 @@ mod tests {
              [identity]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
              [trust]\nlist = \"t\"\npolicy = \"p\"\nroots = [\"{root}\"]\nthreshold = 1\n\
              [keys]\nconsent = \"consent.key\"\nstatement = \"statement.key\"\nsecret = \"secret\"\nsealing = \"s\"\n\
+             at_rest = [\"new.key\", \"env:OLD_KEY\"]\n\
              [limits]\nmax_request_bytes = 16384\nmax_duration = \"2s\"\n",
         );
         for (from, to) in replace {
@@ -249,6 +272,13 @@ mod tests {
         assert!(config.feeds.is_empty() && config.platforms.is_empty());
         assert!(config.data_dir.ends_with("data") && config.data_dir.is_absolute());
         assert!(config.keys.secret.ends_with("secret") && config.keys.secret.is_absolute());
+        let [KeySource::File(new), KeySource::Variable(old)] = &config.keys.at_rest[..] else { panic!("{config:?}") };
+        assert!(new.ends_with("new.key") && new.is_absolute() && old == "OLD_KEY");
+    }
+
+    #[test]
+    fn a_ring_has_eight_keys_at_most() {
+        config(&[("\"new.key\", ", &"\"new.key\", ".repeat(7))]).unwrap();
     }
 
     #[test]
@@ -270,6 +300,9 @@ mod tests {
             ("127.0.0.1:7901", "192.0.2.1:7901", "private_listen = 192.0.2.1:7901: an address of the loopback"),
             ("[keys]\nconsent", "[keys]\nconsents", "consents"),
             ("secret = \"secret\"\n", "", "secret"),
+            ("[\"new.key\", \"env:OLD_KEY\"]", "[]", "keys.at_rest = 0 keys: 1 to 8 keys"),
+            ("\"new.key\", ", &"\"new.key\", ".repeat(8), "keys.at_rest = 9 keys: 1 to 8 keys"),
+            ("env:OLD_KEY", "env:OLD KEY", "keys.at_rest = env:OLD KEY: env: and the name"),
             ("max_request_bytes = 16384", "max_request_bytes = 1", "limits.max_request_bytes = 1: 4096 to 1048576"),
             ("max_duration = \"2s\"", "max_duration = \"2h\"", "limits.max_duration"),
             ("max_duration = \"2s\"", "max_duration = \"5x\"", "5x"),

@@ -4,14 +4,17 @@
 //! is shown by Debug or an error; what was read from a file is wiped as soon as it is a key.
 
 use std::{
-    fmt, fs, io,
+    env, fmt, fs, io,
     io::Read as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use aws_lc_rs::agreement::{PrivateKey, X25519};
-use peer::{config::to_hex, files};
+use peer::{
+    config::{parse_hex, to_hex},
+    files,
+};
 use proto::{
     hint::NodeSecret,
     random::{self, SystemRandom},
@@ -37,6 +40,17 @@ pub struct KeyFiles {
     pub secret: PathBuf,
     /// The X25519 key that assisted lookups are sealed to, 32 bytes.
     pub sealing: PathBuf,
+    /// The keys of the [`Vault`](crate::vault::Vault), 32 bytes each, the current one first.
+    pub at_rest: Vec<KeySource>,
+}
+
+/// Where a secret of 32 bytes comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file that has these bytes, mode 0600.
+    File(PathBuf),
+    /// An environment variable that has them as 64 hexadecimal digits.
+    Variable(String),
 }
 
 /// The node's secrets.
@@ -98,6 +112,12 @@ pub enum KeyFault {
     /// 32 bytes that X25519 has no public key for.
     #[error("not a private key of X25519")]
     NotX25519,
+    /// No such variable, or not a key in it.
+    #[error("64 hexadecimal digits are expected in this environment variable")]
+    NotInEnvironment,
+    /// A key of the same ring again.
+    #[error("the same key again; each is listed once")]
+    Repeated,
 }
 
 impl KeyFiles {
@@ -108,6 +128,30 @@ impl KeyFiles {
             statement: dir.join("statement.key"),
             secret: dir.join("secret.key"),
             sealing: dir.join("sealing.key"),
+            at_rest: vec![KeySource::File(dir.join("at-rest.key"))],
+        }
+    }
+}
+
+impl KeySource {
+    /// Loads it.
+    pub(crate) fn load(&self) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+        match self {
+            Self::File(path) => secret(path),
+            Self::Variable(name) => {
+                let digits = env::var(name).map(Zeroizing::new).unwrap_or_default();
+                let bytes = Zeroizing::new(parse_hex(digits.trim()).unwrap_or_default());
+                let secret = <[u8; 32]>::try_from(bytes.as_slice());
+                secret.map(Zeroizing::new).map_err(|_| self.error(KeyFault::NotInEnvironment))
+            }
+        }
+    }
+
+    /// What is wrong with it, under its name.
+    pub(crate) fn error(&self, what: KeyFault) -> KeyError {
+        match self {
+            Self::File(path) => at(path, what),
+            Self::Variable(name) => at(Path::new(&format!("env:{name}")), what),
         }
     }
 }
@@ -122,6 +166,10 @@ impl Keys {
         make(&files.statement, signing)?;
         make(&files.secret, secret)?;
         make(&files.sealing, secret)?;
+        // An older key that is missing is lost: no other can stand in for it.
+        if let Some(KeySource::File(current)) = files.at_rest.first() {
+            make(current, secret)?;
+        }
         Self::load(files)
     }
 
@@ -210,9 +258,10 @@ fn at(path: &Path, what: KeyFault) -> KeyError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::OpenOptionsExt as _;
+    use std::{os::unix::fs::OpenOptionsExt as _, sync::Arc};
 
     use super::*;
+    use crate::vault::Vault;
 
     fn write(path: &Path, mode: u32, bytes: &[u8]) {
         use io::Write as _;
@@ -235,7 +284,7 @@ mod tests {
         change(&mut files);
         files.iter().for_each(|(path, mode, bytes)| write(path, *mode, bytes));
         let [consent, statement, secret, sealing] = ["consent", "statement", "secret", "sealing"].map(path);
-        Keys::load(&KeyFiles { consent, statement, secret, sealing })
+        Keys::load(&KeyFiles { consent, statement, secret, sealing, at_rest: vec![] })
     }
 
     #[test]
@@ -258,6 +307,11 @@ mod tests {
         assert_eq!((&first.consent_keys, &first.sealing_key), (&second.consent_keys, &second.sealing_key));
         assert_ne!(first.statement_keys, second.statement_keys);
         assert_eq!(fs::read(&files.secret).unwrap(), secret);
+        let [at_rest @ KeySource::File(path)] = &files.at_rest[..] else { panic!("{files:?}") };
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        let first = at_rest.load().unwrap();
+        Keys::make(&files).unwrap();
+        assert_eq!(at_rest.load().unwrap(), first);
         fs::set_permissions(&files.secret, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(Keys::make(&files).unwrap_err().what, KeyFault::Exposed(0o644)));
         let nowhere = Keys::make(&KeyFiles::under(Path::new("/dev/null"))).unwrap_err();
@@ -275,5 +329,23 @@ mod tests {
         assert!(matches!(load(|files| files[1].2 = files[0].2.clone()).unwrap_err().what, KeyFault::SharedKey));
         let absent = load(|files| files[3].0.set_file_name("elsewhere")).unwrap_err();
         assert!(matches!(absent.what, KeyFault::Io(_)) && absent.path.ends_with("sealing"));
+    }
+
+    #[test]
+    fn a_ring_is_of_files_and_variables_each_a_key_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("at-rest.key");
+        write(&path, 0o600, &[7; 32]);
+        let load = |sources: &[KeySource]| Vault::load(sources, Arc::new(SystemRandom));
+        let file = KeySource::File(path);
+        // Cargo says where a package is: no key, and always there.
+        let [absent, wrong] = ["TONGXING_NO_SUCH_KEY", "CARGO_MANIFEST_DIR"].map(|n| KeySource::Variable(n.into()));
+        assert_eq!(load(std::slice::from_ref(&file)).unwrap().keys().len(), 1);
+        for source in [absent, wrong] {
+            let error = load(&[file.clone(), source]).unwrap_err();
+            assert!(matches!(error.what, KeyFault::NotInEnvironment), "{error}");
+            assert!(error.to_string().starts_with("env:"), "{error}");
+        }
+        assert!(matches!(load(&[file.clone(), file]).unwrap_err().what, KeyFault::Repeated));
     }
 }

@@ -19,7 +19,8 @@
 //!   traveler.
 //! - [`store`] is what all of it remembers: a trait, its types, and SQLite behind them. [`request`] makes writes
 //!   idempotent.
-//! - [`document`] and [`keys`] are identity documents and secrets: parsed once, shown never.
+//! - [`document`] and [`keys`] are identity documents and secrets: parsed once, shown never. [`vault`] is what seals the
+//!   former before they are stored.
 //! - [`seed`] makes people who are nobody.
 //! - [`home`] is what every operation works with, [`config`] and [`server`] put it on the wire.
 //!
@@ -52,6 +53,7 @@ pub mod seed;
 pub mod server;
 pub mod standing;
 pub mod store;
+pub mod vault;
 pub mod watch;
 
 mod metrics;

@@ -5,6 +5,7 @@ mod commands;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
@@ -15,6 +16,7 @@ use province_stub::{
     config::Config,
     server::Node,
     store::{Store as _, sqlite::SqliteStore},
+    vault::Vault,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -88,7 +90,8 @@ async fn main() -> ExitCode {
 
 async fn new_epoch(path: &Path) -> Result<()> {
     let config = Config::read(path)?;
-    let store = SqliteStore::open(&config.database(), &SystemRandom).await?;
+    let vault = Vault::load(&config.keys.at_rest, Arc::new(SystemRandom))?;
+    let store = SqliteStore::open(&config.database(), vault, &SystemRandom).await?;
     let head = store.renew_epoch(&SystemRandom).await?;
     store.close().await;
     println!("{}: a new epoch, after change {}", config.id, head.seq);

@@ -50,6 +50,7 @@ use crate::{
     service::Endpoint,
     standing::{StandingConsent, issue_standing},
     store::{Store, StoreError, sqlite::SqliteStore},
+    vault::Vault,
     watch::Watchers,
 };
 
@@ -70,6 +71,8 @@ const MAX_BATCH_BYTES: usize = 256 * 1024;
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// Between two parts of a long sweep.
 const SWEEP_PAUSE: Duration = Duration::from_millis(100);
+/// Rows that are sealed anew at once: some ten milliseconds.
+const RESEALED_AT_ONCE: u32 = 500;
 /// How long the store has to close; with the server's own grace the whole stop stays under 5 s.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 
@@ -152,20 +155,20 @@ impl Node {
         files::create_private_dir(&config.data_dir)
             .map_err(|error| NodeError::DataDir { path: config.data_dir.clone(), error })?;
         let (path, random) = (config.database(), surroundings.random.clone());
-        let store = async { SqliteStore::open(&path, &*random).await };
-        Self::over(config, surroundings, store).await
+        Self::over(config, surroundings, async |vault| SqliteStore::open(&path, vault, &*random).await).await
     }
 }
 
 impl<S: Store> Node<S> {
-    /// The same over any store, which is opened when all else is right.
+    /// The same over any store, which is opened when all else is right, with what seals its people.
     pub async fn over(
         config: Config,
         surroundings: Surroundings,
-        store: impl Future<Output = Result<S, StoreError>>,
+        open: impl AsyncFnOnce(Vault) -> Result<S, StoreError>,
     ) -> Result<Self, NodeError> {
         let Surroundings { clock, random, network, .. } = surroundings;
         let keys = Keys::load(&config.keys)?;
+        let vault = Vault::load(&config.keys.at_rest, random.clone())?;
         let trust = TrustStore::open(config.trust.clone(), clock)?;
         let credentials = Credentials::open(config.credentials.clone(), &config.domain)?;
         if *credentials.id() != config.id {
@@ -173,7 +176,7 @@ impl<S: Store> Node<S> {
             return Err(NodeError::Identity { path: config.credentials.certificate, found, expected });
         }
         check_trusted(&config, &keys, &trust.current().list)?;
-        let store = store.await.map_err(|error| NodeError::Store { path: config.database(), error })?;
+        let store = open(vault).await.map_err(|error| NodeError::Store { path: config.database(), error })?;
         let home = Arc::new(Home { member: config.member, store, keys, random });
         let metrics = Metrics::new("province-stub", credentials.id())?;
         Ok(Self { config, standing: Standing { trust, credentials, network }, metrics, home })
@@ -233,7 +236,8 @@ impl<S: Store> Handle<S> {
     /// Adds the first `count` seeded people, whom it has not yet, and says who they are.
     pub async fn seed(&self, count: u32) -> Result<Vec<SeededPerson>, Refusal> {
         let people = seed::people(self.home.member, count, &self.trust.current().policy);
-        self.home.store.seed(&seed::records(&people, self.trust.clock().now())).await?;
+        let now = self.trust.clock().now();
+        self.home.store.seed(&seed::records(&people, now), now).await?;
         Ok(people)
     }
 
@@ -350,21 +354,31 @@ async fn reassess<S: Store>(home: Arc<Home<S>>, trust: Arc<TrustStore>, metrics:
     }
 }
 
-/// Forgets what is past its retention, now and then.
+/// Forgets what is past its retention, now and then, and seals anew what older keys have sealed.
 async fn sweep<S: Store>(home: Arc<Home<S>>, trust: Arc<TrustStore>) {
     let mut tick = interval(SWEEP_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tick.tick().await;
     loop {
+        tick.tick().await;
         let access_retention = trust.current().policy.access_log.home_retention;
-        match home.store.sweep(trust.clock().now(), access_retention).await {
-            Ok(0) => _ = tick.tick().await,
-            // There may be more; whoever waits to write goes first.
-            Ok(_) => sleep(SWEEP_PAUSE).await,
-            Err(error) => {
-                warn!(%error, "what is past its retention could not be forgotten");
-                tick.tick().await;
-            }
+        let swept = in_parts(|| home.store.sweep(trust.clock().now(), access_retention)).await;
+        if let Err(error) = swept {
+            warn!(%error, "what is past its retention could not be forgotten");
+        }
+        if let Err(error) = in_parts(|| home.store.reseal(RESEALED_AT_ONCE)).await {
+            warn!(%error, "what older keys sealed could not be sealed anew");
         }
     }
+}
+
+/// Does part after part, until nothing is left to do.
+async fn in_parts<F>(part: impl Fn() -> F) -> Result<(), StoreError>
+where
+    F: Future<Output = Result<u64, StoreError>>,
+{
+    while part().await? > 0 {
+        // There may be more; whoever waits to write goes first.
+        sleep(SWEEP_PAUSE).await;
+    }
+    Ok(())
 }

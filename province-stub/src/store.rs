@@ -1,13 +1,15 @@
 //! What a node must remember, in the domain's own words: the [`Store`] trait that every backend implements and its types.
 //!
 //! Upholds I4 (a new status and its change events are one transaction; a lookup reads status and log head in one
-//! snapshot) and I1 (a consent that was revoked is never found unrevoked afterwards). No SQL here; [`sqlite`] is the
-//! embedded backend, and the tests in `store/suite.rs` run against any.
+//! snapshot) and I1 (a consent that was revoked is never found unrevoked afterwards). No SQL here: `store/sql` has it, once
+//! for every backend. [`sqlite`] is the embedded one, and the tests in `store/suite.rs` run against any.
 
 pub mod access_log;
+mod migrations;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
+mod witness;
 
 use std::{fmt, future::Future, time::Duration};
 
@@ -116,8 +118,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         random: &dyn Random,
     ) -> impl Future<Output = Result<Assigned, StoreError>> + Send;
 
-    /// Adds people; whom the store has already stays as they are. Returns how many were added.
-    fn seed(&self, people: &[NewPerson]) -> impl Future<Output = Result<u32, StoreError>> + Send;
+    /// Adds people, with evidence that came now; whom the store has already stays as they are. Returns how many were added.
+    fn seed(&self, people: &[NewPerson], now: UnixTime) -> impl Future<Output = Result<u32, StoreError>> + Send;
 
     /// A person, found by document.
     fn person_by_document(
@@ -164,6 +166,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// so that nobody waits for it. The change log's head stays. Access records are kept for `access_retention` after they
     /// came, and forgotten from the start of their log on, whose base moves with them; evidence of conflicts stays.
     fn sweep(&self, now: UnixTime, access_retention: Duration) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Seals up to `limit` rows of older keys of the vault anew, with the current one, and says how many: nothing when it is
+    /// done, and then no older key is needed any more.
+    fn reseal(&self, limit: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Finishes what is under way and lets go of the store's files.
     fn close(&self) -> impl Future<Output = ()> + Send;
@@ -273,14 +279,20 @@ pub struct Snapshot {
 /// A consent and the person behind it.
 #[derive(Clone, Debug)]
 pub struct Found {
+    /// Who it is, in the store.
+    pub person: PersonId,
     /// The hash of the token that was issued.
     pub token: TokenHash,
     /// Whether it was revoked.
     pub revoked: bool,
     /// For the sealed hint.
     pub particulars: Particulars,
-    /// The person's code, if one was ever assigned.
+    /// The person's code, if one was ever assigned and none was taken back since.
     pub code: Option<Code>,
+    /// When that assignment runs out by its rule.
+    pub ends_at: Option<UnixTime>,
+    /// When time alone may change the code.
+    pub due_at: Option<UnixTime>,
     /// Latest first, at most [`proto::statement::MAX_TESTS`].
     pub tests: Vec<TestResult>,
     /// Latest first, at most [`proto::statement::MAX_DOSES`].
@@ -444,6 +456,13 @@ impl From<StoreError> for Refusal {
                 Self::new(Reason::StoreUnavailable)
             }
         }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    /// A database's messages name tables and columns, never a value.
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unavailable(error.into())
     }
 }
 

@@ -39,6 +39,7 @@ use crate::{
         access_log::{Delivery, NewAccess},
         sqlite::SqliteStore,
     },
+    vault::Vault,
 };
 
 pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
@@ -52,6 +53,11 @@ pub(crate) fn member() -> Member {
 
 pub(crate) fn policy() -> Policy {
     Policy::from_toml(NATIONAL).unwrap()
+}
+
+/// What every store here is sealed with.
+pub(crate) fn vault() -> Vault {
+    Vault::new(&[5; 32], Arc::new(SystemRandom))
 }
 
 pub(crate) fn random16() -> [u8; 16] {
@@ -93,9 +99,9 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(&dir.path().join("node.db"), &SystemRandom).await.unwrap();
+        let store = SqliteStore::open(&dir.path().join("node.db"), vault(), &SystemRandom).await.unwrap();
         let policy = policy();
-        store.seed(&seed::records(&seed::people(member(), 12, &policy), NOW)).await.unwrap();
+        store.seed(&seed::records(&seed::people(member(), 12, &policy), NOW), NOW).await.unwrap();
         let keys = Keys {
             consent: SigningKey::generate(Suite::Ed25519),
             statement: SigningKey::generate(Suite::Ed25519),

@@ -40,7 +40,7 @@ use proto::{
     token::{Audience, Cti, TokenHash, UnverifiedToken, device_key_to_cose},
 };
 use province_stub::{
-    keys::KeyFiles,
+    keys::{KeyFiles, KeySource},
     seed::{Condition, SeededPerson},
     server::NodeError,
     standing::StandingConsent,
@@ -310,6 +310,9 @@ async fn a_node_does_not_start_with_what_nobody_would_believe() {
     }
     let mut config = federation.config();
     config.keys.secret = federation.path("trust");
+    assert!(matches!(open(config).await, NodeError::Keys(_)));
+    let mut config = federation.config();
+    config.keys.at_rest = vec![KeySource::File(federation.path("nowhere"))];
     assert!(matches!(open(config).await, NodeError::Keys(_)));
     let mut config = federation.config();
     config.trust.list = federation.path("nowhere");

@@ -115,11 +115,11 @@ impl World {
         let surroundings = self.surroundings(self.stage.scenario.skews.1[endpoint], Pauses::default());
         let listeners = bind(config.listen, config.private_listen).await?;
         let (path, random) = (config.database(), surroundings.random.clone());
-        let store = async {
+        let store = async |vault| {
             if endpoint == 1 {
                 return Ok(self.home.replica());
             }
-            self.home.open(&path, &*random, self.stage.template.roster.handles.iter().copied())
+            self.home.open(&path, vault, &*random, self.stage.template.roster.handles.iter().copied())
         };
         let node = Node::over(config, surroundings, store).await?;
         if endpoint == 0

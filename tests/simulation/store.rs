@@ -21,6 +21,7 @@ use province_stub::{
         access_log::{AccessKey, Delivered, Delivery, LogOnFile, RecordOnFile, TravelerAccess},
         sqlite::SqliteStore,
     },
+    vault::Vault,
 };
 use tokio::sync::watch;
 
@@ -59,10 +60,11 @@ impl Shared {
     pub(crate) fn open(
         self: &Arc<Self>,
         path: &Path,
+        vault: Vault,
         random: &dyn Random,
         watched: impl IntoIterator<Item = Cti>,
     ) -> Result<Endpoint, StoreError> {
-        let store = wait(SqliteStore::open(path, random))?;
+        let store = wait(SqliteStore::open(path, vault, random))?;
         self.lock().store = Some(store.clone());
         let endpoint = Endpoint { shared: self.clone(), commits: true };
         let known = endpoint.copy_of_now();
@@ -242,8 +244,8 @@ impl Store for Endpoint {
         Ok(assigned)
     }
 
-    async fn seed(&self, people: &[NewPerson]) -> Result<u32, StoreError> {
-        wait(self.store()?.seed(people))
+    async fn seed(&self, people: &[NewPerson], now: UnixTime) -> Result<u32, StoreError> {
+        wait(self.store()?.seed(people, now))
     }
 
     async fn person_by_document(&self, document: &Document) -> Result<Option<PersonId>, StoreError> {
@@ -288,6 +290,10 @@ impl Store for Endpoint {
 
     async fn sweep(&self, now: UnixTime, access_retention: Duration) -> Result<u64, StoreError> {
         wait(self.store()?.sweep(now, access_retention))
+    }
+
+    async fn reseal(&self, limit: u32) -> Result<u64, StoreError> {
+        wait(self.store()?.reseal(limit))
     }
 
     async fn close(&self) {}

@@ -381,7 +381,7 @@ fn write_configurations(
         let pair = addresses.nodes.get(&member.to_string()).context("a node has no address")?;
         let listen =
             plan.external(*member)?.map_or_else(|| pair.public.clone(), |external| external.listen().to_string());
-        let keys = "\n[keys]\nconsent = \"consent.key\"\nstatement = \"statement.key\"\nsecret = \"secret.key\"\nsealing = \"sealing.key\"\n";
+        let keys = "\n[keys]\nconsent = \"consent.key\"\nstatement = \"statement.key\"\nsecret = \"secret.key\"\nsealing = \"sealing.key\"\nat_rest = [\"at-rest.key\"]\n";
         let text = format!(
             "member = \"{member}\"\nname = \"1\"\n{}{}gateways = [{gateways}]\n{keys}",
             listens(&listen, pair.private),

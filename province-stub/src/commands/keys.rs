@@ -13,7 +13,7 @@ pub(crate) enum KeysCommand {
     /// Make a node's keys in a directory and print the public ones, as the trust list's source has them; what is there
     /// already stays. The private ones never leave the directory.
     Init {
-        /// The directory: consent.key, statement.key, secret.key and sealing.key, mode 0600.
+        /// The directory: consent.key, statement.key, secret.key, sealing.key and at-rest.key, mode 0600.
         #[arg(long)]
         dir: PathBuf,
         /// Print JSON.

@@ -71,7 +71,7 @@ async fn well_known(fixture: &Fixture) -> SeededPerson {
         person.condition == Condition::Green && !(tests.is_empty() || doses.is_empty() || visits.is_empty())
     };
     let person = people.iter().find(known).unwrap().clone();
-    fixture.home.store.seed(&[record(&person)]).await.unwrap();
+    fixture.home.store.seed(&[record(&person)], NOW).await.unwrap();
     person
 }
 

@@ -62,10 +62,15 @@ fn name() -> Name {
 }
 
 async fn add_person<S: Store>(store: &S, index: u32) -> PersonId {
+    assert_eq!(seed_person(store, index).await, 1);
+    store.person_by_document(&document(index)).await.unwrap().unwrap()
+}
+
+/// Seeds somebody of whom no more is known, and says how many were added.
+async fn seed_person<S: Store>(store: &S, index: u32) -> u32 {
     let (code, tests, doses, visits) = (None, vec![], vec![], vec![]);
     let person = NewPerson { document: document(index), name: name(), code, tests, doses, visits };
-    assert_eq!(store.seed(&[person]).await.unwrap(), 1);
-    store.person_by_document(&document(index)).await.unwrap().unwrap()
+    store.seed(&[person], NOW).await.unwrap()
 }
 
 fn consent(person: PersonId, issued_at: UnixTime, kind: Kind) -> NewConsent {
@@ -93,6 +98,11 @@ pub(super) async fn event<S: Store>(store: &S) {
     let person = add_person(store, 0).await;
     let issued = issue(store, &consent(person, NOW, Kind::Own)).await.unwrap();
     store.revoke_consent(issued.0.cti, Some(person), NOW).await.unwrap();
+}
+
+/// Adds the person of [`event`] again, as somebody new would be added, and says how many were.
+pub(super) async fn seeded_again<S: Store>(store: &S) -> u32 {
+    seed_person(store, 0).await
 }
 
 /// A traveler with accesses of now.
@@ -325,7 +335,7 @@ async fn evidence_is_read_by_scope_latest_first_and_bounded<S: Store>(store: S) 
         doses: (1..=6).map(|n| Dose { number: n, given_at: ago(60 - u32::from(n)) }).collect(),
         visits: (0..10).map(|n| RiskVisit { area: 419_999, high: n % 2 == 0, left_at: ago(n + 1) }).collect(),
     };
-    store.seed(std::slice::from_ref(&person)).await.unwrap();
+    store.seed(std::slice::from_ref(&person), NOW).await.unwrap();
     let issued = consent(store.person_by_document(&document(0)).await.unwrap().unwrap(), NOW, Kind::Own);
     issue(&store, &issued).await.unwrap();
     let find = async |scope| store.find(issued.cti, scope).await.unwrap().found.unwrap();
@@ -336,6 +346,7 @@ async fn evidence_is_read_by_scope_latest_first_and_bounded<S: Store>(store: S) 
     assert_eq!(all.particulars.name, name().as_str());
     assert_eq!(all.particulars.document_number, document(0).number());
     assert_eq!(all.token, TokenHash::of(&issued.token));
+    assert_eq!((all.person, all.ends_at, all.due_at), (issued.person, None, None));
     let counts = |found: &Found| (found.tests.len(), found.doses.len(), found.visits.len());
     assert_eq!(counts(&find(Scope::LEVEL).await), (0, 0, 0));
     assert_eq!(counts(&find(Scope::TESTS).await), (4, 0, 0));
@@ -359,9 +370,9 @@ async fn standing_consents_are_issued_all_or_none<S: Store>(store: S) {
 
 async fn seeding_again_changes_nobody<S: Store>(store: S) {
     let people = seed::records(&seed::people(member(), 600, &policy()), NOW);
-    assert_eq!(store.seed(&people).await.unwrap(), 600);
+    assert_eq!(store.seed(&people, NOW).await.unwrap(), 600);
     set(&store, "request-1", &assignment(0, "红码", NOW)).await.unwrap();
-    assert_eq!(store.seed(&people).await.unwrap(), 0);
+    assert_eq!(store.seed(&people, NOW).await.unwrap(), 0);
     let issued = consent(store.person_by_document(&document(0)).await.unwrap().unwrap(), NOW, Kind::Own);
     issue(&store, &issued).await.unwrap();
     let code = store.find(issued.cti, Scope::LEVEL).await.unwrap().found.unwrap().code.unwrap();
@@ -397,7 +408,7 @@ async fn a_forgotten_traveler_is_nobody<S: Store>(store: S) {
         doses: vec![Dose { number: 1, given_at: NOW }],
         visits: vec![RiskVisit { area: 419_999, high: true, left_at: NOW }],
     });
-    store.seed(&people).await.unwrap();
+    store.seed(&people, NOW).await.unwrap();
     let mut known = Vec::new();
     for (index, key) in [(0, device_key()), (0, device_key()), (1, device_key())] {
         let device = new_device(&document(index), &name(), &key);

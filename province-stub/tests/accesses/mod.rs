@@ -173,7 +173,8 @@ fn write_config(federation: &Federation) {
          private_listen = \"127.0.0.1:7901\"\ndata_dir = \"data\"\n\
          [identity]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
          [trust]\nlist = \"trust\"\npolicy = \"policy\"\nroots = [\"{root}\"]\nthreshold = 1\n\
-         [keys]\nconsent = \"consent.key\"\nstatement = \"statement.key\"\nsecret = \"secret\"\nsealing = \"sealing\"\n"
+         [keys]\nconsent = \"consent.key\"\nstatement = \"statement.key\"\nsecret = \"secret\"\nsealing = \"sealing\"\n\
+         at_rest = [\"at-rest.key\"]\n"
     );
     fs::write(federation.path("node.toml"), text).unwrap();
 }

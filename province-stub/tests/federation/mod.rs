@@ -31,7 +31,7 @@ use proto::{
 };
 use province_stub::{
     config::Config,
-    keys::{KeyFiles, SealingKey},
+    keys::{KeyFiles, KeySource, SealingKey},
     server::{Handle, Node, NodeError},
     watch::WatchLimits,
 };
@@ -105,6 +105,7 @@ impl Federation {
         let members = [(home(), member(own, "")), (neighbour(), member(other, "other-"))].into();
         write(&dir.path().join("secret"), 0o600, &[6; 32]);
         write(&dir.path().join("sealing"), 0o600, &[5; 32]);
+        write(&dir.path().join("at-rest.key"), 0o600, &[4; 32]);
         let list = TrustList {
             domain: "tongxing.test".parse().unwrap(),
             roots: Roots::new(1, vec![root.verifying_key().clone()]).unwrap(),
@@ -177,6 +178,7 @@ impl Federation {
                 statement: self.path("statement.key"),
                 secret: self.path("secret"),
                 sealing: self.path("sealing"),
+                at_rest: vec![KeySource::File(self.path("at-rest.key"))],
             },
             watch: WatchLimits::default(),
             limits: ServerLimits {

@@ -16,7 +16,7 @@ use super::*;
 use crate::{
     keys::{Keys, SealingKey},
     store::{access_log::Delivery, sqlite::SqliteStore},
-    test_support::{NOW, ReplicaLog, entry, member, tree, trust_list},
+    test_support::{NOW, ReplicaLog, entry, member, tree, trust_list, vault},
 };
 
 const RECORDS: u64 = 21;
@@ -41,7 +41,7 @@ impl Site {
         let mut list = trust_list(&keys_of_home);
         list.gateway.log_keys = keys([log.key.verifying_key().clone()]);
         let site = Self { dir: tempfile::tempdir().unwrap(), log, list };
-        let store = SqliteStore::open(&site.file(), &SystemRandom).await.unwrap();
+        let store = SqliteStore::open(&site.file(), vault(), &SystemRandom).await.unwrap();
         let old = Delivery { now: NOW.minus(RETENTION * 2), ..site.log.delivery(0, 3, 10) };
         store.record_accesses(&old).await.unwrap();
         store.record_accesses(&site.log.delivery(3, 12, 12)).await.unwrap();
@@ -79,7 +79,7 @@ impl Site {
 async fn what_is_as_it_came_is_well_wherever_it_begins_and_ends() {
     let mut site = Site::new().await;
     assert_eq!(site.fault().await, None);
-    let store = SqliteStore::open(&site.file(), &SystemRandom).await.unwrap();
+    let store = SqliteStore::open(&site.file(), vault(), &SystemRandom).await.unwrap();
     store.record_accesses(&site.log.delivery(RECORDS, 24, 24)).await.unwrap();
     assert_eq!(site.fault().await, None, "beside a node that runs");
     while store.sweep(NOW.plus(RETENTION * 2), RETENTION).await.unwrap() > 0 {}
@@ -155,7 +155,7 @@ async fn a_head_must_verify_by_the_logs_own_key_listed_or_not() {
 async fn neither_a_gap_nor_a_conflict_is_well() {
     let site = Site::new().await;
     assert!(site.verdict().await.is_well());
-    let store = SqliteStore::open(&site.file(), &SystemRandom).await.unwrap();
+    let store = SqliteStore::open(&site.file(), vault(), &SystemRandom).await.unwrap();
     store.record_accesses(&site.log.turned(20).delivery(20, 21, 21)).await.unwrap();
     store.close().await;
     site.tamper("DELETE FROM access_conflict").await;
@@ -163,7 +163,7 @@ async fn neither_a_gap_nor_a_conflict_is_well() {
     assert!(verdict.fault.is_none() && verdict.log.evidence.is_empty() && !verdict.is_well(), "{verdict:?}");
 
     let site = Site::new().await;
-    let store = SqliteStore::open(&site.file(), &SystemRandom).await.unwrap();
+    let store = SqliteStore::open(&site.file(), vault(), &SystemRandom).await.unwrap();
     let before = Some(tree(&site.log.records[..23]));
     store.record_accesses(&Delivery { before, ..site.log.delivery(23, 24, 24) }).await.unwrap();
     let verdicts = verify(&store, member(), &site.list).await.unwrap();
@@ -180,7 +180,7 @@ async fn nobody_is_accused_of_what_was_damaged_here() {
     ] {
         let site = Site::new().await;
         site.tamper(statement).await;
-        let store = SqliteStore::open(&site.file(), &SystemRandom).await.unwrap();
+        let store = SqliteStore::open(&site.file(), vault(), &SystemRandom).await.unwrap();
         let refused = store.record_accesses(&site.log.delivery(first, 24, 24)).await.unwrap_err();
         assert!(matches!(refused, StoreError::Unavailable(_)), "{refused:?}");
         let log = store.access_logs().await.unwrap().remove(0);
@@ -194,7 +194,7 @@ async fn records_and_tree_that_were_changed_together_are_not_as_signed() {
     // To what is signed, and to below it.
     for end in [24, RECORDS] {
         let site = Site::new().await;
-        let store = SqliteStore::open(&site.file(), &SystemRandom).await.unwrap();
+        let store = SqliteStore::open(&site.file(), vault(), &SystemRandom).await.unwrap();
         store.record_accesses(&site.log.delivery(RECORDS, end, 24)).await.unwrap();
         store.close().await;
         assert_eq!(site.fault().await, None);

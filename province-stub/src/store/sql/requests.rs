@@ -1,12 +1,19 @@
 //! Idempotency: the same request gets the same answer, another one under the same id is refused.
+//!
+//! What was asked is kept as a keyed hash, which is not made anew when the key changes: whoever asks again across the end
+//! of a key is refused, for as long as a request is kept.
 
 use proto::{statement::LogHead, time::UnixTime, token::Cti};
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::Row as _;
 
-use super::rows::{bytes, corrupt, secs};
+use super::{
+    Connection,
+    rows::{bytes, corrupt, secs},
+};
 use crate::{
     request::RequestKey,
     store::{Assigned, DeviceId, IssuedToken, PersonId, StoreError},
+    vault::{Indexed, Vault},
 };
 
 /// An answer that can be kept and given again.
@@ -17,17 +24,19 @@ pub(super) trait Answer: Sized {
 
 /// The answer this request had before, if it had one.
 pub(super) async fn answered<A: Answer>(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
+    vault: &Vault,
     request: &RequestKey,
 ) -> Result<Option<Result<A, StoreError>>, StoreError> {
-    let row = sqlx::query("SELECT method, digest, response FROM request WHERE caller = ? AND id = ?")
+    let row = sqlx::query("SELECT method, digest, response FROM request WHERE caller = $1 AND id = $2")
         .bind(&request.caller)
         .bind(&request.id)
         .fetch_optional(connection)
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let same = row.try_get::<&str, _>("method")? == request.method.word() && bytes(&row, "digest")? == request.digest;
-    if !same {
+    let digest: [u8; 32] = bytes(&row, "digest")?;
+    let asked = vault.keys().iter().any(|key| key.digest(Indexed::Request, &request.digest) == digest);
+    if !asked || row.try_get::<&str, _>("method")? != request.method.word() {
         return Ok(Some(Err(StoreError::RequestIdReused)));
     }
     Ok(Some(A::decode(row.try_get("response")?).ok_or_else(|| corrupt("response"))))
@@ -35,21 +44,24 @@ pub(super) async fn answered<A: Answer>(
 
 /// Keeps the answer of a request that was about a person.
 pub(super) async fn remember(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
+    vault: &Vault,
     request: &RequestKey,
     person: PersonId,
     answer: &impl Answer,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO request (caller, id, method, digest, response, at, person) VALUES (?, ?, ?, ?, ?, ?, ?)")
-        .bind(&request.caller)
-        .bind(&request.id)
-        .bind(request.method.word())
-        .bind(request.digest.as_slice())
-        .bind(answer.encode())
-        .bind(secs(request.at))
-        .bind(person.0)
-        .execute(connection)
-        .await?;
+    sqlx::query(
+        "INSERT INTO request (caller, id, method, digest, response, at, person) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(&request.caller)
+    .bind(&request.id)
+    .bind(request.method.word())
+    .bind(vault.current().digest(Indexed::Request, &request.digest).to_vec())
+    .bind(answer.encode())
+    .bind(secs(request.at))
+    .bind(person.0)
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

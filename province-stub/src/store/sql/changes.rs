@@ -3,17 +3,20 @@
 //! Upholds I4: a status and its events are committed together or not at all.
 
 use proto::{random::Random, statement::LogHead, time::UnixTime, token::Cti};
-use sqlx::{QueryBuilder, Row as _, SqliteConnection};
+use sqlx::{QueryBuilder, Row as _};
 
-use super::rows::{bytes, corrupt, secs, time, uint};
+use super::{
+    Connection, Database, Row,
+    rows::{bytes, corrupt, int, secs, time, uint},
+};
 use crate::store::{Change, ChangeKind, StoreError};
 
-/// Rows of one INSERT, well below SQLite's bound on parameters.
+/// Rows of one INSERT, well below any bound on parameters.
 const ROWS: usize = 500;
 
 /// Gives a new log its epoch; an existing one keeps what it has.
-pub(super) async fn found(connection: &mut SqliteConnection, epoch: [u8; 16]) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO log_head (only, epoch, seq) VALUES (1, ?, 0) ON CONFLICT DO NOTHING")
+pub(super) async fn found(connection: &mut Connection, epoch: [u8; 16]) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO log_head (id, epoch, seq) VALUES (1, $1, 0) ON CONFLICT DO NOTHING")
         .bind(epoch.as_slice())
         .execute(connection)
         .await?;
@@ -21,14 +24,18 @@ pub(super) async fn found(connection: &mut SqliteConnection, epoch: [u8; 16]) ->
 }
 
 /// The log's head.
-pub(super) async fn head(connection: &mut SqliteConnection) -> Result<LogHead, StoreError> {
-    let row = sqlx::query("SELECT epoch, seq FROM log_head").fetch_one(connection).await?;
-    Ok(LogHead { epoch: bytes(&row, "epoch")?, seq: uint(&row, "seq")? })
+pub(super) async fn head(connection: &mut Connection) -> Result<LogHead, StoreError> {
+    read_head(&sqlx::query("SELECT epoch, seq FROM log_head").fetch_one(connection).await?)
+}
+
+/// A head from a row of `epoch` and `seq`.
+pub(super) fn read_head(row: &Row) -> Result<LogHead, StoreError> {
+    Ok(LogHead { epoch: bytes(row, "epoch")?, seq: uint(row, "seq")? })
 }
 
 /// Appends one event per handle, shuffled: the order must not tell which handles belong to one person (I6).
 pub(super) async fn append(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     mut handles: Vec<Cti>,
     what: ChangeKind,
     now: UnixTime,
@@ -38,17 +45,22 @@ pub(super) async fn append(
     append_in_order(connection, &handles, what, now).await
 }
 
-/// Appends one event per handle in the order given.
+/// Appends one event per handle in the order given. Numbers are given by the row that remembers the last one: whoever has
+/// it keeps it until the commit, so that this is the last thing that a transaction does before it answers.
 pub(super) async fn append_in_order(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     handles: &[Cti],
     what: ChangeKind,
     now: UnixTime,
 ) -> Result<LogHead, StoreError> {
-    let before = head(connection).await?;
-    let numbered: Vec<_> = (before.seq.cast_signed() + 1..).zip(handles).collect();
+    if handles.is_empty() {
+        return head(connection).await;
+    }
+    let after = sqlx::query("UPDATE log_head SET seq = seq + $1 RETURNING epoch, seq").bind(handles.len() as i64);
+    let after = read_head(&after.fetch_one(&mut *connection).await?)?;
+    let numbered: Vec<_> = (int(after.seq) - handles.len() as i64 + 1..).zip(handles).collect();
     for rows in numbered.chunks(ROWS) {
-        QueryBuilder::new("INSERT INTO change_log (seq, cti, what, at) ")
+        QueryBuilder::<Database>::new("INSERT INTO change_log (seq, cti, what, at) ")
             .push_values(rows, |mut row, (seq, cti)| {
                 row.push_bind(*seq).push_bind(cti.0.to_vec()).push_bind(word(what)).push_bind(secs(now));
             })
@@ -56,19 +68,17 @@ pub(super) async fn append_in_order(
             .execute(&mut *connection)
             .await?;
     }
-    let after = LogHead { seq: before.seq + handles.len() as u64, ..before };
-    sqlx::query("UPDATE log_head SET seq = ?").bind(after.seq.cast_signed()).execute(connection).await?;
     Ok(after)
 }
 
 /// Events after a number, in order.
-pub(super) async fn after(connection: &mut SqliteConnection, seq: u64, limit: u32) -> Result<Vec<Change>, StoreError> {
-    let rows = sqlx::query("SELECT seq, cti, what, at FROM change_log WHERE seq > ? ORDER BY seq LIMIT ?")
-        .bind(i64::try_from(seq).unwrap_or(i64::MAX))
-        .bind(limit)
+pub(super) async fn after(connection: &mut Connection, seq: u64, limit: u32) -> Result<Vec<Change>, StoreError> {
+    let rows = sqlx::query("SELECT seq, cti, what, at FROM change_log WHERE seq > $1 ORDER BY seq LIMIT $2")
+        .bind(int(seq))
+        .bind(i64::from(limit))
         .fetch_all(connection)
         .await?;
-    let change = |row: &_| {
+    let change = |row: &Row| {
         Ok(Change {
             seq: uint(row, "seq")?,
             cti: Cti(bytes(row, "cti")?),

@@ -3,29 +3,31 @@
 //! Upholds I4: a new status and one event per consent that may still be honoured are one transaction.
 
 use proto::{random::Random, statement::Authority, time::UnixTime, token::Cti};
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use sqlx::Row as _;
 
 use super::{
-    changes, people,
+    Connection, Row, changes, locks, people, rest,
     rows::{bytes, corrupt, secs, time},
 };
-use crate::store::{Assigned, ChangeKind, Code, HONOURED_AFTER_EXPIRY, NewAssignment, PersonId, StoreError};
-
-/// The columns of a seeded code, in the order [`people::seed`] binds them.
-pub(super) const INSERT_SEEDED: &str =
-    "INSERT INTO code (person, label, rule, authority, assigned_at, recorded_at, by_hand, set_by) ";
+use crate::{
+    store::{Assigned, ChangeKind, Code, HONOURED_AFTER_EXPIRY, NewAssignment, PersonId, StoreError},
+    vault::{Sealed, Vault},
+};
 
 /// Assigns a code by hand, and says to whom.
 pub(super) async fn set(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
+    vault: &Vault,
     request_id: &str,
     assignment: &NewAssignment,
     random: &dyn Random,
 ) -> Result<(PersonId, Assigned), StoreError> {
-    let (person, _) = people::by_document(connection, &assignment.document).await?.ok_or(StoreError::PersonUnknown)?;
+    let person = people::by_document(connection, vault, &assignment.document).await?;
+    let person = person.ok_or(StoreError::PersonUnknown)?;
+    locks::person(connection, person).await?;
     let held = current(connection, person).await?.filter(|code| says_the_same(code, assignment));
     let assigned_at = held.as_ref().map_or(assignment.now, |code| code.assigned_at);
-    record(connection, request_id, person, assignment, assigned_at).await?;
+    record(connection, vault, request_id, person, assignment, assigned_at).await?;
     let affected = match held {
         Some(_) => Vec::new(),
         None => honoured(connection, person, assignment.now).await?,
@@ -35,17 +37,17 @@ pub(super) async fn set(
     Ok((person, Assigned { assigned_at, head, changed }))
 }
 
-/// A code from a row of `label`, `rule`, `authority` and `assigned_at`; `None` if the person has none.
-pub(super) fn read(row: &SqliteRow) -> Result<Option<Code>, StoreError> {
+/// A code from a row of `label`, `rule`, `authority` and `assigned_at`; `None` if the person has none, or has it no more.
+pub(super) fn read(row: &Row) -> Result<Option<Code>, StoreError> {
     let Some(label) = row.try_get("label")? else { return Ok(None) };
     let authority = row.try_get::<Option<&str>, _>("authority")?.map(str::parse).transpose();
     let authority = authority.map_err(|_| corrupt("authority"))?;
     Ok(Some(Code { label, rule: row.try_get("rule")?, authority, assigned_at: time(row, "assigned_at")? }))
 }
 
-async fn current(connection: &mut SqliteConnection, person: PersonId) -> Result<Option<Code>, StoreError> {
+async fn current(connection: &mut Connection, person: PersonId) -> Result<Option<Code>, StoreError> {
     let row =
-        sqlx::query("SELECT label, rule, authority, assigned_at FROM code WHERE person = ? ORDER BY id DESC LIMIT 1")
+        sqlx::query("SELECT label, rule, authority, assigned_at FROM code WHERE person = $1 ORDER BY id DESC LIMIT 1")
             .bind(person.0)
             .fetch_optional(connection)
             .await?;
@@ -59,15 +61,18 @@ fn says_the_same(code: &Code, assignment: &NewAssignment) -> bool {
 }
 
 async fn record(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
+    vault: &Vault,
     request_id: &str,
     person: PersonId,
     assignment: &NewAssignment,
     assigned_at: UnixTime,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO code (person, label, rule, authority, assigned_at, recorded_at, by_hand, set_by, request_id, \
-         justification) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?)",
+    let key = rest::current(connection, vault).await?;
+    let place = rest::code_place(person, assignment.now, request_id);
+    let id: i64 = sqlx::query_scalar(
+        "INSERT INTO code (person, label, rule, authority, assigned_at, recorded_at, source, set_by, request_id, \
+         justification, key) VALUES ($1, $2, $3, $4, $5, $6, 'hand', $7, $8, $9, $10) RETURNING id",
     )
     .bind(person.0)
     .bind(&assignment.label)
@@ -77,19 +82,21 @@ async fn record(
     .bind(secs(assignment.now))
     .bind(&assignment.set_by)
     .bind(request_id)
-    .bind(&assignment.justification)
-    .execute(connection)
+    .bind(vault.seal(Sealed::Justification, &place, assignment.justification.as_bytes()))
+    .bind(key)
+    .fetch_one(&mut *connection)
     .await?;
+    sqlx::query("UPDATE person SET base = $1 WHERE id = $2").bind(id).bind(person.0).execute(connection).await?;
     Ok(())
 }
 
 /// The person's consents that somebody may still honour.
 pub(super) async fn honoured(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     person: PersonId,
     now: UnixTime,
 ) -> Result<Vec<Cti>, StoreError> {
-    let rows = sqlx::query("SELECT cti FROM consent WHERE person = ? AND revoked_at IS NULL AND expires_at > ?")
+    let rows = sqlx::query("SELECT cti FROM consent WHERE person = $1 AND revoked_at IS NULL AND expires_at > $2")
         .bind(person.0)
         .bind(secs(now.minus(HONOURED_AFTER_EXPIRY)))
         .fetch_all(connection)

@@ -11,13 +11,13 @@ use proto::{
     },
     time::UnixTime,
 };
-use sqlx::{
-    QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool, query::Query, sqlite::SqliteArguments,
-    sqlite::SqliteRow,
-};
+use sqlx::{QueryBuilder, Row as _, query::Query};
 use tracing::error;
 
-use super::rows::{bytes, corrupt, int, secs, time, uint};
+use super::{
+    Connection, Database, Pool, Row, locks,
+    rows::{bytes, corrupt, int, secs, time, uint},
+};
 use crate::store::{
     DeviceId, PersonId, StoreError,
     access_log::{
@@ -26,18 +26,21 @@ use crate::store::{
     },
 };
 
+type Arguments = <Database as sqlx::Database>::Arguments;
+
 /// Rows of one INSERT: as many as pay, in a statement that is prepared once.
 const ROWS: usize = 250;
 /// Records that are read at once.
-const PAGE: u32 = 1_000;
+const PAGE: i64 = 1_000;
 
 /// Takes in a delivery. `None` if it is no history with what is held, which nobody has yet found to be as it was taken in:
 /// [`is_sound`] tells, and then `sound` is said. What is on file as a conflict already need not be asked again.
 pub(super) async fn record(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     delivery: &Delivery,
     sound: bool,
 ) -> Result<Option<Delivered>, StoreError> {
+    locks::values(connection, &[delivery.log.0]).await?;
     let (mut id, mut held) = open(connection, delivery).await?;
     let on_file = repeated(connection, id, &held, delivery).await?;
     let followed = held.beyond_gap(delivery).and_then(|beyond| {
@@ -80,35 +83,35 @@ pub(super) async fn record(
 }
 
 /// The log's number and what is held of it. One that nobody delivered anything of yet is begun.
-async fn open(connection: &mut SqliteConnection, delivery: &Delivery) -> Result<(i64, HeldLog), StoreError> {
+async fn open(connection: &mut Connection, delivery: &Delivery) -> Result<(i64, HeldLog), StoreError> {
     match find(connection, delivery.log).await? {
         Some(found) => Ok(found),
         None => Ok((begin(connection, delivery, 0).await?, HeldLog::default())),
     }
 }
 
-async fn find(connection: &mut SqliteConnection, log: LogId) -> Result<Option<(i64, HeldLog)>, StoreError> {
+async fn find(connection: &mut Connection, log: LogId) -> Result<Option<(i64, HeldLog)>, StoreError> {
     const ONE: &str = "
         SELECT id, size, peaks, base_size, base_peaks, awaited_size, awaited_root, awaited_note,
                latest_size, latest_root, latest_note, bound_size, bound_root, bound_note, bound_proof
-        FROM access_log WHERE log = ? ORDER BY start DESC LIMIT 1";
+        FROM access_log WHERE log = $1 ORDER BY start DESC LIMIT 1";
     let row = sqlx::query(ONE).bind(log.0.as_slice()).fetch_optional(connection).await?;
     row.map(|row| Ok((row.try_get("id")?, held(&row)?))).transpose()
 }
 
 /// Begins a log, or a part of one.
-async fn begin(connection: &mut SqliteConnection, delivery: &Delivery, start: u64) -> Result<i64, StoreError> {
+async fn begin(connection: &mut Connection, delivery: &Delivery, start: u64) -> Result<i64, StoreError> {
     let begun = sqlx::query_scalar(
         "INSERT INTO access_log (log, key, start, size, peaks, base_size, base_peaks) \
-         VALUES (?, ?, ?, 0, x'', 0, x'') RETURNING id",
+         VALUES ($1, $2, $3, 0, $4, 0, $4) RETURNING id",
     );
-    let begun = begun.bind(delivery.log.0.as_slice()).bind(delivery.key.encoded()).bind(int(start));
+    let begun = begun.bind(delivery.log.0.as_slice()).bind(delivery.key.encoded()).bind(int(start)).bind(Vec::new());
     Ok(begun.fetch_one(connection).await?)
 }
 
 /// Whether the tree that is held can be built again from the records on file. Nobody else waits meanwhile: it reads page by
 /// page, and looks again if the start of the log was forgotten under it.
-pub(super) async fn is_sound(readers: &SqlitePool, log: LogId) -> Result<bool, StoreError> {
+pub(super) async fn is_sound(readers: &Pool, log: LogId) -> Result<bool, StoreError> {
     let mut before = None;
     loop {
         let Some((id, held)) = find(&mut *readers.acquire().await?, log).await? else { return Ok(true) };
@@ -123,11 +126,12 @@ pub(super) async fn is_sound(readers: &SqlitePool, log: LogId) -> Result<bool, S
     }
 }
 
-async fn rebuilds(readers: &SqlitePool, id: i64, held: &HeldLog) -> Result<bool, StoreError> {
+async fn rebuilds(readers: &Pool, id: i64, held: &HeldLog) -> Result<bool, StoreError> {
     let mut tree = held.base.clone();
     while tree.size() < held.tree.size() {
-        let page =
-            sqlx::query("SELECT idx, record FROM access WHERE log = ? AND idx >= ? AND idx < ? ORDER BY idx LIMIT ?");
+        let page = sqlx::query(
+            "SELECT idx, record FROM access WHERE log = $1 AND idx >= $2 AND idx < $3 ORDER BY idx LIMIT $4",
+        );
         let page =
             page.bind(id).bind(int(tree.size())).bind(int(held.tree.size())).bind(PAGE).fetch_all(readers).await?;
         for row in &page {
@@ -145,7 +149,7 @@ async fn rebuilds(readers: &SqlitePool, id: i64, held: &HeldLog) -> Result<bool,
 
 /// The records on file that a delivery repeats.
 async fn repeated(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     id: i64,
     held: &HeldLog,
     delivery: &Delivery,
@@ -155,7 +159,7 @@ async fn repeated(
         return Ok(Vec::new());
     }
     let records: Vec<Vec<u8>> =
-        sqlx::query_scalar("SELECT record FROM access WHERE log = ? AND idx >= ? AND idx < ? ORDER BY idx")
+        sqlx::query_scalar("SELECT record FROM access WHERE log = $1 AND idx >= $2 AND idx < $3 ORDER BY idx")
             .bind(id)
             .bind(int(overlap.start))
             .bind(int(overlap.end))
@@ -167,7 +171,7 @@ async fn repeated(
 
 /// Appends records. Whose each was is looked up by the same statement that keeps it.
 async fn append(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     id: i64,
     first: u64,
     records: &[NewAccess],
@@ -175,7 +179,7 @@ async fn append(
 ) -> Result<(), StoreError> {
     let numbered: Vec<_> = (int(first)..).zip(records).collect();
     for rows in numbered.chunks(ROWS) {
-        let mut statement = QueryBuilder::new("WITH came (idx, record, time, cti) AS (");
+        let mut statement = QueryBuilder::<Database>::new("WITH came (idx, record, time, cti) AS (");
         statement.push_values(rows, |mut row, (index, access)| {
             let (time, cti) = access.says.unzip();
             // One that says it is of the future has its place where it came.
@@ -196,19 +200,19 @@ async fn append(
     Ok(())
 }
 
-async fn unmatched(connection: &mut SqliteConnection, id: i64, first: u64) -> Result<Vec<i64>, StoreError> {
-    Ok(sqlx::query_scalar("SELECT idx FROM access WHERE log = ? AND idx >= ? AND person IS NULL")
+async fn unmatched(connection: &mut Connection, id: i64, first: u64) -> Result<Vec<i64>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT idx FROM access WHERE log = $1 AND idx >= $2 AND person IS NULL")
         .bind(id)
         .bind(int(first))
         .fetch_all(connection)
         .await?)
 }
 
-async fn keep(connection: &mut SqliteConnection, id: i64, held: &HeldLog) -> Result<(), StoreError> {
+async fn keep(connection: &mut Connection, id: i64, held: &HeldLog) -> Result<(), StoreError> {
     let mut query = sqlx::query(
-        "UPDATE access_log SET size = ?, peaks = ?, base_size = ?, base_peaks = ?, \
-         awaited_size = ?, awaited_root = ?, awaited_note = ?, latest_size = ?, latest_root = ?, latest_note = ?, \
-         bound_size = ?, bound_root = ?, bound_note = ?, bound_proof = ? WHERE id = ?",
+        "UPDATE access_log SET size = $1, peaks = $2, base_size = $3, base_peaks = $4, \
+         awaited_size = $5, awaited_root = $6, awaited_note = $7, latest_size = $8, latest_root = $9, latest_note = $10, \
+         bound_size = $11, bound_root = $12, bound_note = $13, bound_proof = $14 WHERE id = $15",
     );
     for tree in [&held.tree, &held.base] {
         query = query.bind(int(tree.size())).bind(tree.peaks().concat());
@@ -222,9 +226,9 @@ async fn keep(connection: &mut SqliteConnection, id: i64, held: &HeldLog) -> Res
 }
 
 fn bind_accepted<'q>(
-    query: Query<'q, Sqlite, SqliteArguments>,
+    query: Query<'q, Database, Arguments>,
     accepted: Option<&'q Accepted>,
-) -> Query<'q, Sqlite, SqliteArguments> {
+) -> Query<'q, Database, Arguments> {
     query
         .bind(accepted.map(|accepted| int(accepted.size)))
         .bind(accepted.map(|accepted| accepted.root.as_slice()))
@@ -233,13 +237,14 @@ fn bind_accepted<'q>(
 
 /// Whether the same conflict was found before.
 async fn is_on_file(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     id: i64,
     delivery: &Delivery,
     conflict: &Conflict,
 ) -> Result<bool, StoreError> {
     let same = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM access_conflict WHERE log = ? AND idx = ? AND held_note IS ? AND shown_note = ?)",
+        "SELECT EXISTS (SELECT 1 FROM access_conflict WHERE log = $1 AND idx = $2 \
+                        AND held_note IS NOT DISTINCT FROM $3 AND shown_note = $4)",
     );
     let same = same.bind(id).bind(int(conflict.index)).bind(&conflict.held_note).bind(&delivery.note);
     Ok(same.fetch_one(connection).await?)
@@ -247,24 +252,24 @@ async fn is_on_file(
 
 /// Counts a conflict, and keeps what proves a new one; beyond a number of them on file, only that there was one.
 async fn count_conflict(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     id: i64,
     delivery: &Delivery,
     conflict: &Conflict,
     new: bool,
 ) -> Result<(), StoreError> {
     let number: i64 =
-        sqlx::query_scalar("UPDATE access_log SET conflicts = conflicts + 1 WHERE id = ? RETURNING conflicts")
+        sqlx::query_scalar("UPDATE access_log SET conflicts = conflicts + 1 WHERE id = $1 RETURNING conflicts")
             .bind(id)
             .fetch_one(&mut *connection)
             .await?;
-    let kept = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM access_conflict WHERE log = ?").bind(id);
+    let kept = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM access_conflict WHERE log = $1").bind(id);
     if !new || kept.fetch_one(&mut *connection).await? >= int(MAX_EVIDENCE) {
         return Ok(());
     }
     sqlx::query(
         "INSERT INTO access_conflict (log, number, at, caller, idx, held_size, held_note, shown_size, shown_note) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(id)
     .bind(number)
@@ -283,7 +288,7 @@ async fn count_conflict(
 /// A page of a person's accesses, newest first. A record that nobody can read any more is this store's fault: it is left out,
 /// and hides no other.
 pub(super) async fn list(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     person: PersonId,
     until: UnixTime,
     mut after: Option<AccessKey>,
@@ -310,23 +315,23 @@ pub(super) async fn list(
 }
 
 async fn page(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     person: PersonId,
     until: UnixTime,
     after: Option<AccessKey>,
     limit: u32,
-) -> Result<Vec<SqliteRow>, StoreError> {
+) -> Result<Vec<Row>, StoreError> {
     // A device that is another person's by now, or nobody's, is not shown.
     const NEWEST: &str = "
         SELECT access_log.log, access.idx, access.record, access.time, device.id AS device
         FROM access
         JOIN access_log ON access_log.id = access.log
         LEFT JOIN device ON device.id = access.device AND device.person = access.person
-        WHERE access.person = ?1 AND access.time <= ?2
-          AND (?3 IS NULL OR (access.time, access.log, access.idx)
-                           < (?3, (SELECT id FROM access_log WHERE log = ?4 AND start <= ?5
-                                  ORDER BY start DESC LIMIT 1), ?5))
-        ORDER BY access.time DESC, access.log DESC, access.idx DESC LIMIT ?6";
+        WHERE access.person = $1 AND access.time <= $2
+          AND ($3 IS NULL OR (access.time, access.log, access.idx)
+                           < ($3, (SELECT id FROM access_log WHERE log = $4 AND start <= $5
+                                  ORDER BY start DESC LIMIT 1), $5))
+        ORDER BY access.time DESC, access.log DESC, access.idx DESC LIMIT $6";
     // Nothing on the next page is later than the last one's end: the index begins there.
     let until = after.map_or(until, |after| after.time.min(until));
     let rows = sqlx::query(NEWEST)
@@ -335,23 +340,23 @@ async fn page(
         .bind(after.map(|after| int(after.time.as_secs())))
         .bind(after.map(|after| after.log.0.to_vec()))
         .bind(after.map(|after| int(after.index)))
-        .bind(limit)
+        .bind(i64::from(limit))
         .fetch_all(connection)
         .await?;
     Ok(rows)
 }
 
-fn key(row: &SqliteRow) -> Result<AccessKey, StoreError> {
+fn key(row: &Row) -> Result<AccessKey, StoreError> {
     Ok(AccessKey { time: time(row, "time")?, log: LogId(bytes(row, "log")?), index: uint(row, "idx")? })
 }
 
-fn traveler_access(row: &SqliteRow, key: AccessKey, entry: Entry) -> Result<TravelerAccess, StoreError> {
+fn traveler_access(row: &Row, key: AccessKey, entry: Entry) -> Result<TravelerAccess, StoreError> {
     let device = row.try_get::<Option<&[u8]>, _>("device")?.map(<[u8; 16]>::try_from).transpose();
     Ok(TravelerAccess { key, entry, device: device.map_err(|_| corrupt("device"))?.map(DeviceId) })
 }
 
 /// All logs, with the evidence of their conflicts.
-pub(super) async fn logs(connection: &mut SqliteConnection) -> Result<Vec<LogOnFile>, StoreError> {
+pub(super) async fn logs(connection: &mut Connection) -> Result<Vec<LogOnFile>, StoreError> {
     const ALL: &str = "
         SELECT id, log, key, start, size, peaks, base_size, base_peaks, awaited_size, awaited_root, awaited_note,
                latest_size, latest_root, latest_note, bound_size, bound_root, bound_note, bound_proof, conflicts,
@@ -362,7 +367,7 @@ pub(super) async fn logs(connection: &mut SqliteConnection) -> Result<Vec<LogOnF
     for row in sqlx::query(ALL).fetch_all(&mut *connection).await? {
         let evidence = sqlx::query(
             "SELECT at, caller, idx, held_size, held_note, shown_size, shown_note FROM access_conflict \
-             WHERE log = ? ORDER BY number",
+             WHERE log = $1 ORDER BY number",
         );
         let evidence = evidence.bind(row.try_get::<i64, _>("id")?).fetch_all(&mut *connection).await?;
         logs.push(LogOnFile {
@@ -380,21 +385,21 @@ pub(super) async fn logs(connection: &mut SqliteConnection) -> Result<Vec<LogOnF
 
 /// Records of a log from an index on.
 pub(super) async fn records(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     log: LogId,
     from: u64,
     limit: u32,
 ) -> Result<Vec<RecordOnFile>, StoreError> {
     let rows = sqlx::query(
         "SELECT idx, record, time IS NOT NULL AS readable, person IS NOT NULL AS matched FROM access \
-         WHERE log IN (SELECT id FROM access_log WHERE log = ?) AND idx >= ? ORDER BY idx LIMIT ?",
+         WHERE log IN (SELECT id FROM access_log WHERE log = $1) AND idx >= $2 ORDER BY idx LIMIT $3",
     )
     .bind(log.0.as_slice())
     .bind(int(from))
-    .bind(limit)
+    .bind(i64::from(limit))
     .fetch_all(connection)
     .await?;
-    let record = |row: &SqliteRow| {
+    let record = |row: &Row| {
         Ok(RecordOnFile {
             index: uint(row, "idx")?,
             record: row.try_get("record")?,
@@ -406,37 +411,44 @@ pub(super) async fn records(
 }
 
 /// Forgets records that came before a time, at most `limit`. What conflicts there were stays on file.
-pub(super) async fn sweep(connection: &mut SqliteConnection, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
-    const UNFORGOTTEN: &str = "
-        SELECT id, size, peaks, base_size, base_peaks, awaited_size, awaited_root, awaited_note,
-               latest_size, latest_root, latest_note, bound_size, bound_root, bound_note, bound_proof
-        FROM access_log WHERE base_size < size";
+pub(super) async fn sweep(connection: &mut Connection, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
+    const UNFORGOTTEN: &str = "SELECT id, log FROM access_log WHERE base_size < size ORDER BY id";
     let logs = sqlx::query(UNFORGOTTEN).fetch_all(&mut *connection).await?;
     let (mut forgotten, mut left) = (0, limit);
-    for log in logs {
-        let (id, mut held): (i64, _) = (log.try_get("id")?, held(&log)?);
-        let records =
-            sqlx::query("SELECT idx, record, received_at FROM access WHERE log = ? AND idx >= ? ORDER BY idx LIMIT ?");
-        let first = held.base.size();
-        let records = records.bind(id).bind(int(first)).bind(left).fetch_all(&mut *connection).await?;
-        for row in records {
-            // A hole stays where it is: a base beyond it would hide what is missing.
-            if time(&row, "received_at")? >= before || uint(&row, "idx")? != held.base.size() {
-                break;
-            }
-            held.forget(row.try_get("record")?);
-        }
-        if held.base.size() > first {
-            let gone = sqlx::query("DELETE FROM access WHERE log = ? AND idx < ?").bind(id).bind(int(held.base.size()));
-            let gone = gone.execute(&mut *connection).await?.rows_affected();
-            keep(connection, id, &held).await?;
-            (forgotten, left) = (forgotten + gone, left - gone.cast_signed());
-        }
+    for row in logs {
+        locks::values(connection, &[bytes::<32>(&row, "log")?]).await?;
+        let gone = sweep_log(connection, row.try_get("id")?, before, left).await?;
+        (forgotten, left) = (forgotten + gone, left - gone.cast_signed());
     }
     Ok(forgotten)
 }
 
-fn held(row: &SqliteRow) -> Result<HeldLog, StoreError> {
+async fn sweep_log(connection: &mut Connection, id: i64, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
+    const ONE: &str = "
+        SELECT size, peaks, base_size, base_peaks, awaited_size, awaited_root, awaited_note,
+               latest_size, latest_root, latest_note, bound_size, bound_root, bound_note, bound_proof
+        FROM access_log WHERE id = $1";
+    let mut held = held(&sqlx::query(ONE).bind(id).fetch_one(&mut *connection).await?)?;
+    let first = held.base.size();
+    let records =
+        sqlx::query("SELECT idx, record, received_at FROM access WHERE log = $1 AND idx >= $2 ORDER BY idx LIMIT $3");
+    for row in records.bind(id).bind(int(first)).bind(limit).fetch_all(&mut *connection).await? {
+        // A hole stays where it is: a base beyond it would hide what is missing.
+        if time(&row, "received_at")? >= before || uint(&row, "idx")? != held.base.size() {
+            break;
+        }
+        held.forget(row.try_get("record")?);
+    }
+    if held.base.size() == first {
+        return Ok(0);
+    }
+    let gone = sqlx::query("DELETE FROM access WHERE log = $1 AND idx < $2").bind(id).bind(int(held.base.size()));
+    let gone = gone.execute(&mut *connection).await?.rows_affected();
+    keep(connection, id, &held).await?;
+    Ok(gone)
+}
+
+fn held(row: &Row) -> Result<HeldLog, StoreError> {
     Ok(HeldLog {
         tree: tree(row, "size", "peaks")?,
         base: tree(row, "base_size", "base_peaks")?,
@@ -446,26 +458,26 @@ fn held(row: &SqliteRow) -> Result<HeldLog, StoreError> {
     })
 }
 
-fn bound(row: &SqliteRow) -> Result<Option<Bound>, StoreError> {
+fn bound(row: &Row) -> Result<Option<Bound>, StoreError> {
     let Some(head) = accepted(row, ["bound_size", "bound_root", "bound_note"])? else { return Ok(None) };
     let (proof, rest) = row.try_get::<&[u8], _>("bound_proof")?.as_chunks::<{ size_of::<Hash>() }>();
     if rest.is_empty() { Ok(Some(Bound { head, proof: proof.to_vec() })) } else { Err(corrupt("bound_proof")) }
 }
 
-fn tree(row: &SqliteRow, size: &'static str, peaks: &'static str) -> Result<Frontier, StoreError> {
+fn tree(row: &Row, size: &'static str, peaks: &'static str) -> Result<Frontier, StoreError> {
     let (hashes, rest) = row.try_get::<&[u8], _>(peaks)?.as_chunks::<{ size_of::<Hash>() }>();
     let tree = if rest.is_empty() { Frontier::from_peaks(uint(row, size)?, hashes.to_vec()) } else { None };
     tree.ok_or_else(|| corrupt(peaks))
 }
 
-fn accepted(row: &SqliteRow, [size, root, note]: [&'static str; 3]) -> Result<Option<Accepted>, StoreError> {
+fn accepted(row: &Row, [size, root, note]: [&'static str; 3]) -> Result<Option<Accepted>, StoreError> {
     if row.try_get::<Option<i64>, _>(size)?.is_none() {
         return Ok(None);
     }
     Ok(Some(Accepted { size: uint(row, size)?, root: bytes(row, root)?, note: row.try_get(note)? }))
 }
 
-fn read_evidence(row: &SqliteRow) -> Result<Evidence, StoreError> {
+fn read_evidence(row: &Row) -> Result<Evidence, StoreError> {
     let conflict = Conflict {
         held_note: row.try_get("held_note")?,
         held_size: uint(row, "held_size")?,

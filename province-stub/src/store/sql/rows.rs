@@ -1,8 +1,9 @@
 //! Between rows and the domain: what the schema cannot promise is checked when it is read.
 
 use proto::time::UnixTime;
-use sqlx::{Row as _, sqlite::SqliteRow};
+use sqlx::Row as _;
 
+use super::Row;
 use crate::store::StoreError;
 
 /// A time as it is stored.
@@ -11,22 +12,27 @@ pub(super) fn secs(time: UnixTime) -> i64 {
 }
 
 /// A column that holds a time.
-pub(super) fn time(row: &SqliteRow, column: &'static str) -> Result<UnixTime, StoreError> {
+pub(super) fn time(row: &Row, column: &'static str) -> Result<UnixTime, StoreError> {
     Ok(UnixTime::from_secs(uint(row, column)?))
 }
 
+/// A column that may hold a time.
+pub(super) fn optional_time(row: &Row, column: &'static str) -> Result<Option<UnixTime>, StoreError> {
+    if row.try_get::<Option<i64>, _>(column)?.is_some() { Ok(Some(time(row, column)?)) } else { Ok(None) }
+}
+
 /// A column that holds a number that is not negative.
-pub(super) fn uint(row: &SqliteRow, column: &'static str) -> Result<u64, StoreError> {
+pub(super) fn uint(row: &Row, column: &'static str) -> Result<u64, StoreError> {
     u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| corrupt(column))
 }
 
-/// A number as it is bound: what SQLite cannot count to lies behind all that it has.
+/// A number as it is bound: what a database cannot count to lies behind all that it has.
 pub(super) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// A column that holds `N` bytes.
-pub(super) fn bytes<const N: usize>(row: &SqliteRow, column: &'static str) -> Result<[u8; N], StoreError> {
+pub(super) fn bytes<const N: usize>(row: &Row, column: &'static str) -> Result<[u8; N], StoreError> {
     row.try_get::<&[u8], _>(column)?.try_into().map_err(|_| corrupt(column))
 }
 

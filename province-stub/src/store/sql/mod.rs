@@ -1,0 +1,326 @@
+//! The store in SQL: every operation of [`Store`], once, for every backend.
+//!
+//! Upholds I4: a change and its events are one transaction, and what a lookup reads is of one snapshot.
+//!
+//! Each backend declares this module by its path, so that one source is compiled for each database, with the types and the
+//! few small functions that `super` has for it. Generics would say the same with a dozen bounds on every function, for each
+//! type that is bound or read; a driver that chooses at run time would take numbers and texts alone. What all databases
+//! understand is a little less than each does: parameters are `$1, $2 …`, numbers are 64 bits, an error of one statement
+//! is the end of its transaction, and whatever has to wait for somebody else asks [`locks`] first.
+
+mod accesses;
+mod changes;
+mod codes;
+mod consents;
+mod deletion;
+pub(super) mod epoch;
+mod evidence;
+mod people;
+mod requests;
+pub(super) mod rest;
+mod rows;
+
+use std::time::Duration;
+
+use proto::{log::LogId, random::Random, statement::LogHead, terms::Scope, time::UnixTime, token::Cti};
+use tokio::sync::watch;
+use tracing::error;
+
+use super::{Backend, Connection, Database, Pool, Row, Transaction, locks};
+use crate::{
+    document::Document,
+    request::RequestKey,
+    store::{
+        Assigned, CHANGE_RETENTION, CONSENT_RETENTION, Change, Device, DeviceId, Forgotten, IssuedConsent, IssuedToken,
+        NewAssignment, NewConsent, NewDevice, NewPerson, PageKey, PersonId, REQUEST_RETENTION, Snapshot, Store,
+        StoreError,
+        access_log::{AccessKey, Delivered, Delivery, LogOnFile, RecordOnFile, TravelerAccess},
+    },
+};
+
+/// Rows of one table that one sweep forgets at most: some ten milliseconds.
+const SWEPT_AT_ONCE: i64 = 2_000;
+/// What is forgotten, and when.
+const SWEEPS: [(&str, Duration); 3] = [
+    (
+        "DELETE FROM request WHERE (caller, id) IN (SELECT caller, id FROM request WHERE at < $1 LIMIT $2)",
+        REQUEST_RETENTION,
+    ),
+    ("DELETE FROM change_log WHERE seq IN (SELECT seq FROM change_log WHERE at < $1 LIMIT $2)", CHANGE_RETENTION),
+    ("DELETE FROM consent WHERE cti IN (SELECT cti FROM consent WHERE expires_at < $1 LIMIT $2)", CONSENT_RETENTION),
+];
+
+impl Backend {
+    /// Begins a new epoch of the change log: whoever restored the store where nobody could see it says so with this.
+    pub async fn renew_epoch(&self, random: &dyn Random) -> Result<LogHead, StoreError> {
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let head = epoch::renew(&mut tx, random).await?;
+            self.commit(tx).await?;
+            Ok(head)
+        })
+        .await
+    }
+
+    /// Commits what may have made events, and tells who waits for them. The witness comes first: no event is ever told
+    /// that it does not know of.
+    pub(super) async fn commit(&self, mut tx: Transaction) -> Result<(), StoreError> {
+        let head = changes::head(&mut tx).await?;
+        self.witness.note(head).map_err(|error| StoreError::Unavailable(error.into()))?;
+        tx.commit().await?;
+        self.committed.send_replace(());
+        Ok(())
+    }
+
+    /// Takes in a delivery. `None`: whether it or this store tells another story than was told before has to be judged.
+    async fn take_in(&self, delivery: &Delivery, sound: bool) -> Result<Option<Delivered>, StoreError> {
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let delivered = accesses::record(&mut tx, delivery, sound).await?;
+            if delivered.is_some() {
+                tx.commit().await?;
+            }
+            Ok(delivered)
+        })
+        .await
+    }
+
+    /// Nobody is accused of a second history for what was damaged here.
+    async fn judge(&self, delivery: &Delivery) -> Result<Delivered, StoreError> {
+        let busy = || StoreError::Unavailable("an access log's records are being read for another delivery".into());
+        let _alone = self.judging.try_lock().map_err(|_| busy())?;
+        let sound = accesses::is_sound(&self.readers, delivery.log).await?;
+        if !sound {
+            error!(log = %delivery.log, "an access log's records on file are not those that were taken in: see `access verify`");
+            return Err(rows::corrupt("record"));
+        }
+        let delivered = self.take_in(delivery, true).await?;
+        Ok(delivered.expect("what is sound is judged"))
+    }
+}
+
+impl Store for Backend {
+    async fn enroll_device(
+        &self,
+        request: &RequestKey,
+        device: &NewDevice,
+        limit: u32,
+    ) -> Result<(DeviceId, LogHead), StoreError> {
+        let vault = self.vault()?;
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let head = changes::head(&mut tx).await?;
+            if let Some(earlier) = requests::answered(&mut tx, vault, request).await? {
+                return Ok((earlier?, head));
+            }
+            let person = people::enroll(&mut tx, vault, device, limit).await?;
+            requests::remember(&mut tx, vault, request, person, &device.id).await?;
+            tx.commit().await?;
+            Ok((device.id, head))
+        })
+        .await
+    }
+
+    async fn device(&self, id: DeviceId) -> Result<Device, StoreError> {
+        people::device(&mut *self.reader().await?, id).await
+    }
+
+    async fn issue_consent(
+        &self,
+        request: &RequestKey,
+        consent: &NewConsent,
+        limit: u32,
+        random: &dyn Random,
+    ) -> Result<(IssuedToken, LogHead), StoreError> {
+        let vault = self.vault()?;
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            if let Some(earlier) = requests::answered(&mut tx, vault, request).await? {
+                return Ok((earlier?, changes::head(&mut tx).await?));
+            }
+            let head = consents::issue(&mut tx, consent, limit, random).await?;
+            let issued = IssuedToken { cti: consent.cti, expires_at: consent.expires_at, token: consent.token.clone() };
+            requests::remember(&mut tx, vault, request, consent.person, &issued).await?;
+            self.commit(tx).await?;
+            Ok((issued, head))
+        })
+        .await
+    }
+
+    async fn issue_standing(&self, consents: &[NewConsent], limit: u32) -> Result<(), StoreError> {
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            consents::issue_standing(&mut tx, consents, limit).await?;
+            Ok(tx.commit().await?)
+        })
+        .await
+    }
+
+    async fn revoke_consent(&self, cti: Cti, of: Option<PersonId>, now: UnixTime) -> Result<LogHead, StoreError> {
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let head = consents::revoke(&mut tx, cti, of, now).await?;
+            self.commit(tx).await?;
+            Ok(head)
+        })
+        .await
+    }
+
+    async fn consents(
+        &self,
+        person: PersonId,
+        now: UnixTime,
+        after: Option<PageKey>,
+        limit: u32,
+    ) -> Result<Vec<IssuedConsent>, StoreError> {
+        consents::list(&mut *self.reader().await?, person, now, after, limit).await
+    }
+
+    async fn revoke_standing(&self, now: UnixTime, random: &dyn Random) -> Result<u32, StoreError> {
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let revoked = consents::revoke_standing(&mut tx, now, random).await?;
+            self.commit(tx).await?;
+            Ok(revoked)
+        })
+        .await
+    }
+
+    async fn delete_traveler(
+        &self,
+        device: DeviceId,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> Result<Forgotten, StoreError> {
+        let forgotten = self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let forgotten = deletion::forget(&mut tx, device, now, random).await?;
+            self.commit(tx).await?;
+            Ok(forgotten)
+        });
+        let forgotten = forgotten.await?;
+        self.wipe().await;
+        Ok(forgotten)
+    }
+
+    async fn find(&self, cti: Cti, scope: Scope) -> Result<Snapshot, StoreError> {
+        let vault = self.vault()?;
+        if consents::reads_evidence(scope) {
+            // Dropping a transaction that only read ends its snapshot.
+            return consents::find(&mut *self.snapshot().await?, vault, cti, scope).await;
+        }
+        // One statement is a snapshot of its own, and most lookups need no more.
+        consents::find(&mut *self.reader().await?, vault, cti, scope).await
+    }
+
+    async fn set_code(
+        &self,
+        request: &RequestKey,
+        assignment: &NewAssignment,
+        random: &dyn Random,
+    ) -> Result<Assigned, StoreError> {
+        let vault = self.vault()?;
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            if let Some(earlier) = requests::answered(&mut tx, vault, request).await? {
+                return earlier;
+            }
+            let (person, assigned) = codes::set(&mut tx, vault, &request.id, assignment, random).await?;
+            requests::remember(&mut tx, vault, request, person, &assigned).await?;
+            self.commit(tx).await?;
+            Ok(assigned)
+        })
+        .await
+    }
+
+    async fn seed(&self, people: &[NewPerson], now: UnixTime) -> Result<u32, StoreError> {
+        let vault = self.vault()?;
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let added = people::seed(&mut tx, vault, people, now).await?;
+            tx.commit().await?;
+            Ok(added)
+        })
+        .await
+    }
+
+    async fn person_by_document(&self, document: &Document) -> Result<Option<PersonId>, StoreError> {
+        people::by_document(&mut *self.reader().await?, self.vault()?, document).await
+    }
+
+    async fn head(&self) -> Result<LogHead, StoreError> {
+        changes::head(&mut *self.reader().await?).await
+    }
+
+    fn commits(&self) -> watch::Receiver<()> {
+        self.committed.subscribe()
+    }
+
+    async fn changes(&self, after: u64, limit: u32) -> Result<Vec<Change>, StoreError> {
+        changes::after(&mut *self.reader().await?, after, limit).await
+    }
+
+    async fn record_accesses(&self, delivery: &Delivery) -> Result<Delivered, StoreError> {
+        if let Some(delivered) = self.take_in(delivery, false).await? {
+            return Ok(delivered);
+        }
+        // It may take longer than anybody waits: what is found then is what the next delivery hears.
+        let (store, delivery) = (self.clone(), delivery.clone());
+        let judged = tokio::spawn(async move { store.judge(&delivery).await });
+        judged.await.map_err(|error| StoreError::Unavailable(error.into()))?
+    }
+
+    async fn accesses(
+        &self,
+        person: PersonId,
+        until: UnixTime,
+        after: Option<AccessKey>,
+        limit: u32,
+    ) -> Result<Vec<TravelerAccess>, StoreError> {
+        accesses::list(&mut *self.reader().await?, person, until, after, limit).await
+    }
+
+    async fn access_logs(&self) -> Result<Vec<LogOnFile>, StoreError> {
+        accesses::logs(&mut *self.snapshot().await?).await
+    }
+
+    async fn access_records(&self, log: LogId, from: u64, limit: u32) -> Result<Vec<RecordOnFile>, StoreError> {
+        accesses::records(&mut *self.reader().await?, log, from, limit).await
+    }
+
+    async fn sweep(&self, now: UnixTime, access_retention: Duration) -> Result<u64, StoreError> {
+        let forgotten = self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let mut forgotten = 0;
+            for (statement, retention) in SWEEPS {
+                let before = rows::secs(now.minus(retention));
+                let swept = sqlx::query(statement).bind(before).bind(SWEPT_AT_ONCE).execute(&mut *tx).await?;
+                forgotten += swept.rows_affected();
+            }
+            forgotten += accesses::sweep(&mut tx, now.minus(access_retention), SWEPT_AT_ONCE).await?;
+            self.commit(tx).await?;
+            Ok(forgotten)
+        });
+        let forgotten = forgotten.await?;
+        if forgotten == 0 {
+            // What was still in use when a traveler was forgotten, or was swept before this, leaves the files now.
+            self.wipe().await;
+        }
+        Ok(forgotten)
+    }
+
+    async fn reseal(&self, limit: u32) -> Result<u64, StoreError> {
+        let vault = self.vault()?;
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let resealed = rest::reseal(&mut tx, vault, limit).await?;
+            tx.commit().await?;
+            Ok(resealed)
+        })
+        .await
+    }
+
+    async fn close(&self) {
+        self.let_go().await;
+    }
+}
