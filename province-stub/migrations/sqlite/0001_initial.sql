@@ -9,7 +9,7 @@ CREATE TABLE rest_key (
 
 -- `document` and `reference` are keyed hashes: of the identity document, and of the name by which the member's own platform
 -- knows the person. A person has one of them at least. `particulars` are what was hashed, and the name, sealed: the document
--- and the name are absent for whom the platform alone has named so far. `base` is the assignment that stands whatever the
+-- and the name are absent for whom the platform alone has named so far. `code` is the assignment that holds, of all in `code`; none: no code. `base` is the one that stands whatever the
 -- evidence said until then: by hand, by the platform, or seeded. `due_at` is when time alone may change the code.
 CREATE TABLE person (
     id          INTEGER PRIMARY KEY,
@@ -17,6 +17,7 @@ CREATE TABLE person (
     reference   BLOB    UNIQUE CHECK (length(reference) = 16),
     particulars BLOB    NOT NULL,
     key         INTEGER NOT NULL REFERENCES rest_key (id),
+    code        INTEGER,
     base        INTEGER,
     due_at      INTEGER,
     CHECK (document IS NOT NULL OR reference IS NOT NULL)
@@ -35,7 +36,7 @@ CREATE TABLE device (
 
 CREATE INDEX device_of_person ON device (person);
 
--- Every assignment ever made; a person's code is the last one, and no label is no code. `assigned_at` is when the status
+-- Every assignment ever made; `person` says which one holds; one without a label took away what was assigned before it. `assigned_at` is when the status
 -- began to hold: recording the same status again keeps it, since what nobody could see change has not changed. `source` is
 -- hand, platform, rules or seed. `ends_at` is when it runs out by its rule, `evidence` what it follows from, `covers` the
 -- latest evidence about the person that was on file when a base was set: what comes after it counts beside the base.

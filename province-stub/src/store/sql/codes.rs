@@ -47,7 +47,7 @@ pub(super) fn read(row: &Row) -> Result<Option<Code>, StoreError> {
 
 async fn current(connection: &mut Connection, person: PersonId) -> Result<Option<Code>, StoreError> {
     let row =
-        sqlx::query("SELECT label, rule, authority, assigned_at FROM code WHERE person = $1 ORDER BY id DESC LIMIT 1")
+        sqlx::query("SELECT label, rule, authority, assigned_at FROM code WHERE id = (SELECT code FROM person WHERE id = $1)")
             .bind(person.0)
             .fetch_optional(connection)
             .await?;
@@ -72,7 +72,8 @@ async fn record(
     let place = rest::code_place(person, assignment.now, request_id);
     let id: i64 = sqlx::query_scalar(
         "INSERT INTO code (person, label, rule, authority, assigned_at, recorded_at, source, set_by, request_id, \
-         justification, key) VALUES ($1, $2, $3, $4, $5, $6, 'hand', $7, $8, $9, $10) RETURNING id",
+         justification, key, covers) VALUES ($1, $2, $3, $4, $5, $6, 'hand', $7, $8, $9, $10, \
+         (SELECT coalesce(max(id), 0) FROM evidence WHERE person = $1)) RETURNING id",
     )
     .bind(person.0)
     .bind(&assignment.label)
@@ -86,7 +87,12 @@ async fn record(
     .bind(key)
     .fetch_one(&mut *connection)
     .await?;
-    sqlx::query("UPDATE person SET base = $1 WHERE id = $2").bind(id).bind(person.0).execute(connection).await?;
+    // It covers all that is on file: nothing of that changes it any more, not by time either.
+    sqlx::query("UPDATE person SET code = $1, base = $1, due_at = NULL WHERE id = $2")
+        .bind(id)
+        .bind(person.0)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

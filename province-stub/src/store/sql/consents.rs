@@ -36,7 +36,7 @@ const FIND: &str = "
     LEFT JOIN consent ON consent.cti = $1
     LEFT JOIN person ON person.id = consent.person
     LEFT JOIN rest_key ON rest_key.id = person.key
-    LEFT JOIN code ON code.id = (SELECT max(later.id) FROM code AS later WHERE later.person = person.id)";
+    LEFT JOIN code ON code.id = person.code";
 
 /// Keeps an issued consent. On paper it takes the place of the person's papers: a printed code that was lost dies with the
 /// reprint. Returns the log's head behind their revocations.
@@ -218,9 +218,10 @@ pub(super) async fn find(
     let Some(person) = row.try_get::<Option<i64>, _>("person")?.map(PersonId) else {
         return Ok(Snapshot { head, found: None });
     };
-    // A consent takes a device, and that takes a document.
+    // A consent takes a device, and that takes a document and a name.
     let (document, name) = rest::open(vault, &row)?.document.ok_or_else(|| corrupt("particulars"))?;
-    let particulars = Particulars { name: name.as_str().to_owned(), document_number: document.number().to_owned() };
+    let name = name.ok_or_else(|| corrupt("particulars"))?.as_str().to_owned();
+    let particulars = Particulars { name, document_number: document.number().to_owned() };
     let mut found = Found {
         person,
         token: TokenHash(bytes(&row, "token_hash")?),

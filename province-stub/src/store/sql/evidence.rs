@@ -1,17 +1,25 @@
 //! Evidence: what a source told of a person, of which a statement discloses tests, doses and stays.
 
 use proto::statement::{Dose, MAX_DOSES, MAX_TESTS, MAX_VISITS, RiskVisit, TestResult};
+use sqlx::Row as _;
 
 use super::{
     Connection, Row,
-    rows::{corrupt, time, uint},
+    rows::{corrupt, optional_time, time, uint},
 };
-use crate::store::{PersonId, StoreError};
+use crate::{
+    evidence::{Evidence, EvidenceId, Fact, Risk},
+    store::{PersonId, StoreError, filing::EvidenceOnFile},
+};
 
 /// The classes of evidence, as they are stored.
+pub(super) const WITHDRAWN: i64 = 0;
 pub(super) const TEST: i64 = 1;
 pub(super) const DOSE: i64 = 2;
 pub(super) const STAY: i64 = 3;
+pub(super) const CASE: i64 = 4;
+pub(super) const CONTACT: i64 = 5;
+pub(super) const LISTING: i64 = 6;
 /// The risk that an area was listed with.
 pub(super) const MEDIUM: i64 = 2;
 pub(super) const HIGH: i64 = 3;
@@ -52,3 +60,39 @@ pub(super) async fn visits(connection: &mut Connection, person: PersonId) -> Res
     };
     rows.iter().map(visit).collect()
 }
+
+/// A fact from a row of `id`, `class`, `at`, `until`, `detail`, `grade`, `authority` and `received_at`.
+pub(super) fn read(row: &Row) -> Result<Evidence, StoreError> {
+    let (at, until) = (time(row, "at")?, optional_time(row, "until")?);
+    let detail = uint(row, "detail")?;
+    let fact = match row.try_get("class")? {
+        TEST => Fact::Test { sampled_at: at, positive: detail != 0 },
+        DOSE => Fact::Dose { number: u8::try_from(detail).map_err(|_| corrupt("detail"))?, given_at: at },
+        STAY => Fact::Stay {
+            area: u32::try_from(detail).map_err(|_| corrupt("detail"))?,
+            entered_at: at,
+            left_at: until.ok_or_else(|| corrupt("until"))?,
+        },
+        CASE => Fact::Case { since: at, ended_at: until },
+        CONTACT => Fact::Contact { last_at: at },
+        _ => return Err(corrupt("class")),
+    };
+    let authority = row.try_get::<Option<&str>, _>("authority")?.map(str::parse).transpose();
+    Ok(Evidence {
+        id: EvidenceId(row.try_get("id")?),
+        fact,
+        risk: if matches!(fact, Fact::Stay { .. }) { Risk::from_number(uint(row, "grade")?) } else { None },
+        authority: authority.map_err(|_| corrupt("authority"))?,
+        received_at: time(row, "received_at")?,
+    })
+}
+
+/// A record with where it came from, from a row of `source` (its name), `record` and all that [`read`] asks for.
+pub(super) fn read_on_file(row: &Row) -> Result<EvidenceOnFile, StoreError> {
+    Ok(EvidenceOnFile { source: row.try_get("source")?, record: row.try_get("record")?, evidence: read(row)? })
+}
+
+/// The columns of [`read_on_file`].
+pub(super) const ON_FILE: &str = "
+    SELECT evidence.id, source.name AS source, record, class, at, until, detail, grade, authority, received_at
+    FROM evidence JOIN source ON source.id = evidence.source";

@@ -1,6 +1,6 @@
 //! People and their devices.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use proto::{
     statement::Authority,
@@ -14,10 +14,11 @@ use super::{
     evidence::{DOSE, HIGH, MEDIUM, STAY, TEST},
     locks,
     rest::{self, Named},
-    rows::{corrupt, secs},
+    rows::{self, bytes, corrupt, secs},
 };
 use crate::{
     document::Document,
+    evidence::{Foreign, PersonKey},
     store::{Device, DeviceId, NewDevice, NewPerson, PersonId, StoreError},
     vault::Vault,
 };
@@ -38,6 +39,77 @@ pub(super) async fn by_document(
     by_hashes(connection, &rest::hashes(vault, document)).await
 }
 
+/// A person, found by the reference that the member's own platform gave them.
+async fn by_reference(
+    connection: &mut Connection,
+    vault: &Vault,
+    reference: &Foreign,
+) -> Result<Option<PersonId>, StoreError> {
+    let mut query = QueryBuilder::<Database>::new("SELECT id FROM person WHERE reference IN (");
+    rows::list(&mut query, rest::reference_hashes(vault, reference).into_iter().map(|hash| hash.to_vec()));
+    let id: Option<i64> = query.push(")").build_query_scalar().fetch_optional(connection).await?;
+    Ok(id.map(PersonId))
+}
+
+/// Many people, each in the place of their key; `None` for whom the store does not have.
+pub(super) async fn find_all(
+    connection: &mut Connection,
+    vault: &Vault,
+    keys: &[PersonKey],
+) -> Result<Vec<Option<i64>>, StoreError> {
+    let hashes = |key: &PersonKey| match key {
+        PersonKey::Document(document) => rest::hashes(vault, document),
+        PersonKey::Reference(reference) => rest::reference_hashes(vault, reference),
+    };
+    let hashes: Vec<_> = keys.iter().map(hashes).collect();
+    let mut found = HashMap::new();
+    for (column, of) in [("document", true), ("reference", false)] {
+        let wanted = keys.iter().zip(&hashes).filter(|(key, _)| matches!(key, PersonKey::Document(_)) == of);
+        let wanted: Vec<_> = wanted.flat_map(|(_, hashes)| hashes.iter().map(|hash| hash.to_vec())).collect();
+        for chunk in wanted.chunks(ROWS) {
+            let mut query = QueryBuilder::<Database>::new("SELECT id, ");
+            query.push(column).push(" AS hash FROM person WHERE ").push(column).push(" IN (");
+            rows::list(&mut query, chunk.iter().cloned());
+            for row in query.push(")").build().fetch_all(&mut *connection).await? {
+                found.insert((of, bytes::<16>(&row, "hash")?), row.try_get::<i64, _>("id")?);
+            }
+        }
+    }
+    let find = |(key, hashes): (&PersonKey, &Vec<[u8; 16]>)| {
+        let of = matches!(key, PersonKey::Document(_));
+        hashes.iter().find_map(|hash| found.get(&(of, *hash)).copied())
+    };
+    Ok(keys.iter().zip(&hashes).map(find).collect())
+}
+
+/// Adds a person of whom no more is known than a document, or finds who was added a moment ago.
+pub(super) async fn add_nameless(
+    connection: &mut Connection,
+    vault: &Vault,
+    document: &Document,
+) -> Result<PersonId, StoreError> {
+    let key = rest::current(connection, vault).await?;
+    if let Some(person) = add(connection, vault, key, &Named::by_document(document, None)).await? {
+        return Ok(person);
+    }
+    let person = by_document(connection, vault, document).await?.ok_or(StoreError::PersonUnknown)?;
+    locks::person(connection, person).await?;
+    Ok(person)
+}
+
+/// The same of whom the member's own platform has named.
+pub(super) async fn add_referred(
+    connection: &mut Connection,
+    vault: &Vault,
+    reference: &Foreign,
+) -> Result<PersonId, StoreError> {
+    let key = rest::current(connection, vault).await?;
+    if let Some(person) = add(connection, vault, key, &Named::by_reference(reference)).await? {
+        return Ok(person);
+    }
+    by_reference(connection, vault, reference).await?.ok_or(StoreError::PersonUnknown)
+}
+
 async fn by_hashes(connection: &mut Connection, hashes: &[[u8; 16]]) -> Result<Option<PersonId>, StoreError> {
     let mut query = QueryBuilder::<Database>::new("SELECT id FROM person WHERE document IN (");
     let mut list = query.separated(", ");
@@ -56,6 +128,13 @@ async fn add(
     key: i64,
     named: &Named,
 ) -> Result<Option<PersonId>, StoreError> {
+    if let (Some(reference), 2..) = (&named.reference, vault.keys().len()) {
+        let reference = Foreign::new(reference).map_err(|_| corrupt("particulars"))?;
+        locks::values(connection, &rest::reference_hashes(vault, &reference)).await?;
+        if by_reference(connection, vault, &reference).await?.is_some() {
+            return Ok(None);
+        }
+    }
     if let (Some((document, _)), 2..) = (&named.document, vault.keys().len()) {
         // The table keeps a hash from coming twice, and not a person who is there by another key's.
         let hashes = rest::hashes(vault, document);
@@ -79,7 +158,7 @@ async fn add(
 }
 
 /// What names a person who is there.
-async fn named(connection: &mut Connection, vault: &Vault, person: PersonId) -> Result<Named, StoreError> {
+pub(super) async fn named(connection: &mut Connection, vault: &Vault, person: PersonId) -> Result<Named, StoreError> {
     let row = sqlx::query(
         "SELECT document, reference, particulars, fingerprint FROM person \
          JOIN rest_key ON rest_key.id = person.key WHERE person.id = $1",
@@ -114,21 +193,75 @@ pub(super) async fn enroll(
     Ok(person)
 }
 
-/// Whose a device is to be: they are added if the store does not have them.
+/// Whose a device is to be: they are added if the store does not have them. Who was known by document alone, or by the platform's
+/// reference alone, or without a name, is known by all of it from now on.
 async fn whose(connection: &mut Connection, vault: &Vault, device: &NewDevice) -> Result<PersonId, StoreError> {
-    if by_document(connection, vault, &device.document).await?.is_none() {
-        let key = rest::current(connection, vault).await?;
-        let named = Named::by_document(&device.document, &device.name);
-        if let Some(person) = add(connection, vault, key, &named).await? {
-            return Ok(person);
+    let (by_document, by_reference) = both(connection, vault, device).await?;
+    let person = match (by_document, by_reference) {
+        (Some(one), Some(other)) if one != other => return Err(StoreError::ReferenceDiffers),
+        (Some(person), _) | (None, Some(person)) => person,
+        (None, None) => {
+            let key = rest::current(connection, vault).await?;
+            let mut named = Named::by_document(&device.document, Some(&device.name));
+            named.reference = device.reference.as_ref().map(|reference| reference.as_str().to_owned());
+            if let Some(person) = add(connection, vault, key, &named).await? {
+                return Ok(person);
+            }
+            // Somebody else added them a moment ago.
+            let (by_document, by_reference) = both(connection, vault, device).await?;
+            by_document.or(by_reference).ok_or(StoreError::PersonUnknown)?
         }
+    };
+    locks::person(connection, person).await?;
+    complete(connection, vault, person, device).await?;
+    Ok(person)
+}
+
+async fn both(
+    connection: &mut Connection,
+    vault: &Vault,
+    device: &NewDevice,
+) -> Result<(Option<PersonId>, Option<PersonId>), StoreError> {
+    let known = by_document(connection, vault, &device.document).await?;
+    let referred = match &device.reference {
+        Some(reference) => by_reference(connection, vault, reference).await?,
+        None => None,
+    };
+    Ok((known, referred))
+}
+
+/// Adds to what names a person what the device says of them; what contradicts it is refused.
+async fn complete(
+    connection: &mut Connection,
+    vault: &Vault,
+    person: PersonId,
+    device: &NewDevice,
+) -> Result<(), StoreError> {
+    let known = named(connection, vault, person).await?;
+    let mut complete = known.clone();
+    match &mut complete.document {
+        Some((document, _)) if *document != device.document => return Err(StoreError::ReferenceDiffers),
+        Some((_, Some(name))) if *name != device.name => return Err(StoreError::NameDiffers),
+        document => *document = Some((device.document.clone(), Some(device.name.clone()))),
     }
-    // There before, or added by somebody else a moment ago.
-    let person = by_document(connection, vault, &device.document).await?.ok_or(StoreError::PersonUnknown)?;
-    match named(connection, vault, person).await?.document {
-        Some((_, name)) if name == device.name => Ok(person),
-        _ => Err(StoreError::NameDiffers),
+    match (&complete.reference, &device.reference) {
+        (Some(known), Some(said)) if known != said.as_str() => return Err(StoreError::ReferenceDiffers),
+        (None, Some(said)) => complete.reference = Some(said.as_str().to_owned()),
+        _ => {}
     }
+    if complete == known {
+        return Ok(());
+    }
+    let (key, sealed) = (rest::current(connection, vault).await?, rest::seal(vault, &complete));
+    sqlx::query("UPDATE person SET document = $1, reference = $2, particulars = $3, key = $4 WHERE id = $5")
+        .bind(sealed.document.map(|hash| hash.to_vec()))
+        .bind(sealed.reference.map(|hash| hash.to_vec()))
+        .bind(sealed.particulars)
+        .bind(key)
+        .bind(person.0)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Refuses a key that enrolled before or that a token names: it would link what random handles unlink (I6).
@@ -165,7 +298,7 @@ pub(super) async fn seed(
     let key = rest::current(connection, vault).await?;
     let mut added = Vec::new();
     for person in people {
-        let named = Named::by_document(&person.document, &person.name);
+        let named = Named::by_document(&person.document, Some(&person.name));
         if let Some(id) = add(connection, vault, key, &named).await? {
             added.push((id.0, person));
         }
@@ -186,7 +319,8 @@ async fn seed_codes(connection: &mut Connection, people: &[(i64, &NewPerson)]) -
     .await?;
     for codes in codes.chunks(ROWS) {
         let base =
-            "UPDATE person SET base = (SELECT max(code.id) FROM code WHERE code.person = person.id) WHERE id IN (";
+            "UPDATE person SET base = (SELECT max(code.id) FROM code WHERE code.person = person.id), \
+             code = (SELECT max(code.id) FROM code WHERE code.person = person.id) WHERE id IN (";
         let mut update = QueryBuilder::<Database>::new(base);
         let mut list = update.separated(", ");
         for (id, _) in codes {
@@ -262,13 +396,14 @@ fn seeded(id: i64, person: &NewPerson) -> Vec<Seeded> {
 }
 
 /// The number of a source of evidence, which is added if it is new.
-async fn source(connection: &mut Connection, name: &str) -> Result<i64, StoreError> {
+pub(super) async fn source(connection: &mut Connection, name: &str) -> Result<i64, StoreError> {
     let known = sqlx::query_scalar("SELECT id FROM source WHERE name = $1").bind(name);
     if let Some(id) = known.fetch_optional(&mut *connection).await? {
         return Ok(id);
     }
-    let added = sqlx::query_scalar("INSERT INTO source (name) VALUES ($1) RETURNING id").bind(name);
-    Ok(added.fetch_one(connection).await?)
+    // Somebody else may add it at the same time; then theirs is the one.
+    sqlx::query("INSERT INTO source (name) VALUES ($1) ON CONFLICT DO NOTHING").bind(name).execute(&mut *connection).await?;
+    Ok(sqlx::query_scalar("SELECT id FROM source WHERE name = $1").bind(name).fetch_one(connection).await?)
 }
 
 /// Inserts many rows, some hundred a statement.

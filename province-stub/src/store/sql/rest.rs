@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     document::{Document, DocumentType},
+    evidence::Foreign,
     store::{Name, PersonId, StoreError},
     vault::{Fingerprint, Indexed, RestKey, Sealed, Vault},
 };
@@ -31,8 +32,8 @@ struct KeyMissing(Fingerprint);
 /// What names a person: one of the two at least.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Named {
-    /// Their identity document and name.
-    pub(super) document: Option<(Document, Name)>,
+    /// Their identity document, and their name if it is known: evidence has none.
+    pub(super) document: Option<(Document, Option<Name>)>,
     /// What the member's own platform calls them.
     pub(super) reference: Option<String>,
 }
@@ -103,6 +104,25 @@ fn key<'v>(vault: &'v Vault, row: &Row) -> Result<&'v RestKey, StoreError> {
 pub(super) fn hashes(vault: &Vault, document: &Document) -> Vec<[u8; 16]> {
     let value = document_bytes(document);
     vault.keys().iter().map(|key| key.index(Indexed::Document, &value)).collect()
+}
+
+/// What a platform's reference is found by, one hash for each key of the ring.
+pub(super) fn reference_hashes(vault: &Vault, reference: &Foreign) -> Vec<[u8; 16]> {
+    vault.keys().iter().map(|key| key.index(Indexed::Reference, reference.as_str().as_bytes())).collect()
+}
+
+/// Opens a text that may be there, from a row of `column` and `fingerprint`.
+pub(super) fn open_text(
+    vault: &Vault,
+    what: Sealed,
+    place: &[u8],
+    row: &Row,
+    column: &'static str,
+) -> Result<Option<String>, StoreError> {
+    let Some(sealed) = row.try_get::<Option<&[u8]>, _>(column)? else { return Ok(None) };
+    let plain = key(vault, row)?.open(what, place, sealed);
+    let plain = plain.map_err(|error| StoreError::Unavailable(error.into()))?;
+    Ok(Some(String::from_utf8(plain.to_vec()).map_err(|_| corrupt(column))?))
 }
 
 /// Seals what names a person.
@@ -256,15 +276,22 @@ fn anew(vault: &Vault, what: Sealed, place: &[u8], row: &Row) -> Result<Vec<u8>,
 
 impl Named {
     /// A person with a document.
-    pub(super) fn by_document(document: &Document, name: &Name) -> Self {
-        Self { document: Some((document.clone(), name.clone())), reference: None }
+    pub(super) fn by_document(document: &Document, name: Option<&Name>) -> Self {
+        Self { document: Some((document.clone(), name.cloned())), reference: None }
+    }
+
+    /// A person whom the member's own platform alone has named so far.
+    pub(super) fn by_reference(reference: &Foreign) -> Self {
+        Self { document: None, reference: Some(reference.as_str().to_owned()) }
     }
 
     /// The document's type, and its number, the name and the reference, each with its length before it. All zero for what
     /// is not known.
     fn encode(&self) -> Zeroizing<Vec<u8>> {
         let (kind, number, name) = match &self.document {
-            Some((document, name)) => (document.kind().number(), document.number(), name.as_str()),
+            Some((document, name)) => {
+                (document.kind().number(), document.number(), name.as_ref().map_or("", Name::as_str))
+            }
             None => (0, "", ""),
         };
         let texts = [number, name, self.reference.as_deref().unwrap_or_default()];
@@ -291,7 +318,8 @@ impl Named {
             0 => None,
             kind => {
                 let kind = DocumentType::from_number(i64::from(*kind))?;
-                Some((Document::new(kind, number).ok()?, Name::new(name)?))
+                let name = if name.is_empty() { None } else { Some(Name::new(name)?) };
+                Some((Document::new(kind, number).ok()?, name))
             }
         };
         let reference = (!reference.is_empty()).then(|| reference.to_owned());

@@ -1,10 +1,21 @@
 //! Between rows and the domain: what the schema cannot promise is checked when it is read.
 
 use proto::time::UnixTime;
-use sqlx::Row as _;
+use sqlx::{Encode, QueryBuilder, Row as _, Type};
 
-use super::Row;
+use super::{Database, Row};
 use crate::store::StoreError;
+
+/// The inside of `IN (…)`: at least one.
+pub(super) fn list<'q, V>(query: &mut QueryBuilder<Database>, values: impl IntoIterator<Item = V>)
+where
+    V: Encode<'q, Database> + Type<Database> + Send + 'q,
+{
+    let mut list = query.separated(", ");
+    for value in values {
+        list.push_bind(value);
+    }
+}
 
 /// A time as it is stored.
 pub(super) fn secs(time: UnixTime) -> i64 {
