@@ -14,7 +14,7 @@
 //!
 //! - [`enrollment`] binds a device's key to a person; [`issuance`] turns what that device signed into a consent token;
 //!   [`standing`] issues tokens in bulk for the member's own tools.
-//! - [`assignment`] sets a code by hand, and with it the events of the change log.
+//! - [`assignment`] sets a code by hand, and with it the events of the change log; [`rules`] work codes out of [`evidence`].
 //! - [`accesses`] takes in what the gateway recorded, and shows each traveler who asked for them; [`deletion`] forgets a
 //!   traveler.
 //! - [`store`] is what all of it remembers: a trait, its types, and SQLite behind them. [`request`] makes writes
