@@ -187,7 +187,7 @@ pub struct Page {
 }
 
 /// Somebody learned of a traveler, or tried to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// A venue asked, or somebody for it.
     Access(Box<TravelerAccess>),

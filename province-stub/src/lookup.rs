@@ -144,8 +144,8 @@ impl Disclosure<'_> {
         let detail = scope.contains(Scope::ASSIGNMENT);
         // A level that is not green names who assigned it and by which rule, whatever the scope (I8).
         let substantiated = detail || !is_green(home, policy, code);
-        let hint = scope.contains(Scope::IDENTITY_HINT).then(|| {
-            let particulars = &found.particulars;
+        let particulars = found.particulars.as_ref().filter(|_| scope.contains(Scope::IDENTITY_HINT));
+        let hint = particulars.map(|particulars| {
             let hint = IdentityHint::mask(&particulars.name, &particulars.document_number);
             hint.seal(&home.keys.secret.hint_key(consent.cti), &*home.random)
         });

@@ -21,7 +21,7 @@ use province_stub::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::{access::AccessCommand, keys::KeysCommand};
+use crate::commands::{access::AccessCommand, import::ImportCommand, keys::KeysCommand};
 
 /// A member's node.
 #[derive(Parser)]
@@ -52,6 +52,8 @@ enum Command {
     /// The access logs on file. Also beside a running node.
     #[command(subcommand)]
     Access(AccessCommand),
+    /// Bring a file of evidence to a node, as one of its feeds. Exits with 1 if a row is not taken in.
+    Import(ImportCommand),
     /// The node's own keys.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -79,6 +81,14 @@ async fn main() -> ExitCode {
             // What is wrong has been said.
             Ok(false) => return ExitCode::FAILURE,
             Err(error) => Err(error),
+        },
+        Command::Import(command) => match command.config() {
+            Ok(config) => match command.run(config).await {
+                Ok(true) => Ok(()),
+                Ok(false) => return ExitCode::FAILURE,
+                Err(error) => Err(error),
+            },
+            Err(error) => return fail(&error, ExitCode::from(BAD_CONFIGURATION)),
         },
         Command::Keys(command) => command.run(),
     };

@@ -69,7 +69,7 @@ impl Assess for Rules<'_> {
     fn assess(&self, dossier: &Dossier, now: UnixTime) -> Assessment {
         let tests = self.negative_tests(dossier);
         // A base has been made in the knowledge of what was there: only what came after it is weighed against it.
-        let is_new = |evidence: &&Evidence| dossier.base.as_ref().is_none_or(|b| evidence.received_at > b.recorded_at);
+        let is_new = |evidence: &&Evidence| dossier.base.as_ref().is_none_or(|base| evidence.id > base.covers);
         let mut strictest: Option<Claim<'_>> = None;
         let mut due_at = None;
         for (id, rule) in self.policy.assignments() {

@@ -49,7 +49,7 @@ use crate::{
     seed::{self, SeededPerson},
     service::Endpoint,
     standing::{StandingConsent, issue_standing},
-    store::{Store, StoreError, sqlite::SqliteStore},
+    store::{Retention, Store, StoreError, sqlite::SqliteStore},
     vault::Vault,
     watch::Watchers,
 };
@@ -360,8 +360,10 @@ async fn sweep<S: Store>(home: Arc<Home<S>>, trust: Arc<TrustStore>) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let access_retention = trust.current().policy.access_log.home_retention;
-        let swept = in_parts(|| home.store.sweep(trust.clock().now(), access_retention)).await;
+        let policy = &trust.current().policy;
+        let retention =
+            Retention { accesses: policy.access_log.home_retention, evidence: policy.evidence.retention };
+        let swept = in_parts(|| home.store.sweep(trust.clock().now(), retention)).await;
         if let Err(error) = swept {
             warn!(%error, "what is past its retention could not be forgotten");
         }

@@ -5,6 +5,7 @@
 //! for every backend. [`sqlite`] is the embedded one, and the tests in `store/suite.rs` run against any.
 
 pub mod access_log;
+pub mod filing;
 mod migrations;
 pub mod sqlite;
 #[cfg(test)]
@@ -26,8 +27,14 @@ use proto::{
 use thiserror::Error;
 use tokio::sync::watch;
 
-use self::access_log::{AccessKey, Delivered, Delivery, LogOnFile, RecordOnFile, TravelerAccess};
-use crate::{document::Document, request::RequestKey};
+use self::{
+    access_log::{AccessKey, Delivered, Delivery, LogOnFile, RecordOnFile, TravelerAccess},
+    filing::{
+        Cleared, CodeOnFile, Effect, Intake, OperatorAccess, OperatorLook, PersonFile, PushedCode, PushedIn, Reassessed,
+        TakenIn,
+    },
+};
+use crate::{assessment::Assess, document::Document, evidence::Foreign, request::RequestKey};
 
 /// How long past its expiry a consent may still be honoured by somebody: the leeway of whoever checks it, and as much
 /// again for a clock that is behind the node's. Until then its changes are events.
@@ -164,8 +171,98 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Forgets some of what is past its retention, and says how much: nothing when it is done. One transaction is short,
     /// so that nobody waits for it. The change log's head stays. Access records are kept for `access_retention` after they
-    /// came, and forgotten from the start of their log on, whose base moves with them; evidence of conflicts stays.
-    fn sweep(&self, now: UnixTime, access_retention: Duration) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    /// came, and forgotten from the start of their log on, whose base moves with them; evidence of conflicts stays. So are
+    /// operators' looks; a person's evidence is forgotten when it has been over for `retention.evidence`.
+    fn sweep(&self, now: UnixTime, retention: Retention) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Takes in evidence, and changes the codes that follow by `assess`, with their events. Whatever is about a person is
+    /// changed in the order of these calls.
+    fn put_evidence(
+        &self,
+        intake: &Intake<'_>,
+        assess: &dyn Assess,
+        random: &dyn Random,
+    ) -> impl Future<Output = Result<TakenIn, StoreError>> + Send;
+
+    /// Takes in codes that the member's own platform pushed. Whom it names first is added. Idempotent.
+    fn put_codes(
+        &self,
+        request: &RequestKey,
+        codes: &[PushedCode],
+        assess: &dyn Assess,
+        random: &dyn Random,
+    ) -> impl Future<Output = Result<PushedIn, StoreError>> + Send;
+
+    /// Ends what was set by hand, if anything was: what the platform said last stands again, or what was seeded, or what
+    /// follows from evidence. Idempotent.
+    fn clear_code(
+        &self,
+        request: &RequestKey,
+        cleared: &Cleared,
+        assess: &dyn Assess,
+        random: &dyn Random,
+    ) -> impl Future<Output = Result<Effect, StoreError>> + Send;
+
+    /// When time alone may change somebody's code next.
+    fn next_due(&self) -> impl Future<Output = Result<Option<UnixTime>, StoreError>> + Send;
+
+    /// Assesses up to `limit` of those who are due at `now`.
+    fn reassess_due(
+        &self,
+        limit: u32,
+        assess: &dyn Assess,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> impl Future<Output = Result<Reassessed, StoreError>> + Send;
+
+    /// Assesses one person.
+    fn reassess_person(
+        &self,
+        person: PersonId,
+        assess: &dyn Assess,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> impl Future<Output = Result<Reassessed, StoreError>> + Send;
+
+    /// Assesses up to `limit` people with evidence who come after one in the order of their numbers, and says who was last;
+    /// nobody when there is nobody left.
+    fn reassess_following(
+        &self,
+        after: PersonId,
+        limit: u32,
+        assess: &dyn Assess,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> impl Future<Output = Result<(Reassessed, Option<PersonId>), StoreError>> + Send;
+
+    /// The edition of the policy by which everybody was assessed; 0 before the first.
+    fn assessed_policy(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Notes that everybody was assessed by an edition of the policy.
+    fn set_assessed_policy(&self, edition: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// A person's code with what it follows from.
+    fn code_on_file(
+        &self,
+        person: PersonId,
+    ) -> impl Future<Output = Result<Option<CodeOnFile>, StoreError>> + Send;
+
+    /// Puts an operator's look at a person on file, and says who that is.
+    fn record_operator_access(
+        &self,
+        access: &OperatorAccess,
+    ) -> impl Future<Output = Result<PersonId, StoreError>> + Send;
+
+    /// Up to `limit` looks at a person, newest first, those before a time and a number in that order.
+    fn operator_looks(
+        &self,
+        person: PersonId,
+        before: Option<(UnixTime, u64)>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<OperatorLook>, StoreError>> + Send;
+
+    /// All that is on file about a person, read in one snapshot.
+    fn person_file(&self, person: PersonId) -> impl Future<Output = Result<PersonFile, StoreError>> + Send;
 
     /// Seals up to `limit` rows of older keys of the vault anew, with the current one, and says how many: nothing when it is
     /// done, and then no older key is needed any more.
@@ -173,6 +270,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Finishes what is under way and lets go of the store's files.
     fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// How long things are kept, by the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Access records after they came, and operators' looks.
+    pub accesses: Duration,
+    /// Evidence after it was over.
+    pub evidence: Duration,
 }
 
 /// A person's number in the store; never leaves the node.
@@ -194,6 +300,8 @@ pub struct NewDevice {
     pub name: Name,
     /// The key that signs its consent requests.
     pub enrollment_key: VerifyingKey,
+    /// The reference that the member's own platform gave its person, if it did.
+    pub reference: Option<Foreign>,
     /// When it enrols.
     pub now: UnixTime,
 }
@@ -285,8 +393,8 @@ pub struct Found {
     pub token: TokenHash,
     /// Whether it was revoked.
     pub revoked: bool,
-    /// For the sealed hint.
-    pub particulars: Particulars,
+    /// For the sealed hint, if the scope has it and the store knows.
+    pub particulars: Option<Particulars>,
     /// The person's code, if one was ever assigned and none was taken back since.
     pub code: Option<Code>,
     /// When that assignment runs out by its rule.
@@ -425,6 +533,9 @@ pub enum StoreError {
     /// No such consent.
     #[error("no such consent")]
     ConsentUnknown,
+    /// The platform's reference is another person's, or this person has another one.
+    #[error("the reference is another person's, or this person has another one")]
+    ReferenceDiffers,
     /// The key was seen before, as an enrolment key or in a token.
     #[error("the key was used before")]
     KeyReused,
@@ -448,6 +559,9 @@ impl From<StoreError> for Refusal {
             StoreError::NameDiffers => Self::field("name", "is not the name on file for this document"),
             StoreError::DeviceUnknown => Self::new(Reason::DeviceUnknown),
             StoreError::ConsentUnknown => Self::new(Reason::ConsentUnknown),
+            StoreError::ReferenceDiffers => {
+                Self::field("person_reference", "is another person's, or this person has another one")
+            }
             StoreError::KeyReused => Self::new(Reason::FieldInvalid),
             StoreError::TooManyConsents(limit) => Self::new(Reason::TooManyConsents).with("limit", limit),
             StoreError::TooManyDevices(limit) => Self::new(Reason::TooManyDevices).with("limit", limit),

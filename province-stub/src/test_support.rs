@@ -35,7 +35,7 @@ use crate::{
     request::{Method, RequestKey, digest},
     seed::{self, Condition, SeededPerson},
     store::{
-        DeviceId, Name, NewDevice, Store,
+        DeviceId, Name, NewDevice, Retention, Store,
         access_log::{Delivery, NewAccess},
         sqlite::SqliteStore,
     },
@@ -45,6 +45,10 @@ use crate::{
 pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
+/// Access records for half a year, evidence as well.
+pub(crate) const RETENTION: Retention =
+    Retention { accesses: Duration::from_secs(183 * 24 * 3600), evidence: Duration::from_secs(180 * 24 * 3600) };
 
 /// Henan: three colours by the default labels.
 pub(crate) fn member() -> Member {
@@ -85,7 +89,7 @@ pub(crate) fn request(id: &str, content: &str) -> RequestKey {
 
 pub(crate) fn new_device(document: &Document, name: &Name, key: &SigningKey) -> NewDevice {
     let (id, enrollment_key) = (DeviceId(random16()), key.verifying_key().clone());
-    NewDevice { id, document: document.clone(), name: name.clone(), enrollment_key, now: NOW }
+    NewDevice { id, document: document.clone(), name: name.clone(), enrollment_key, reference: None, now: NOW }
 }
 
 /// A home with a dozen seeded people, and the trust list that vouches for it.

@@ -236,7 +236,7 @@ mod tests {
     use crate::{
         seed::Condition,
         store::{CHANGE_RETENTION, sqlite::SqliteStore},
-        test_support::{Fixture, NOW, seeded},
+        test_support::{Fixture, NOW, RETENTION, seeded},
     };
 
     const LIMITS: WatchLimits = WatchLimits { max_streams: 2, max_wait: Duration::from_millis(400) };
@@ -331,7 +331,7 @@ mod tests {
             assert_eq!(reader.next().await, Said::Opening(second, Resumption::OtherLog));
         }
         // Forgotten: the first two events. What is after them can still be had, what is among them cannot.
-        home.store.sweep(NOW.plus(CHANGE_RETENTION + Duration::from_secs(1)), CHANGE_RETENTION).await.unwrap();
+        home.store.sweep(NOW.plus(CHANGE_RETENTION + Duration::from_secs(1)), RETENTION).await.unwrap();
         let mut old = Reader::open(&home, Some(first));
         assert_eq!(old.next().await, Said::Opening(second, Resumption::TooOld));
         let mut young = Reader::open(&home, Some(second));

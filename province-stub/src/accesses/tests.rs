@@ -108,7 +108,7 @@ async fn a_head_is_refused_for_what_is_wrong_first() {
 
 #[test]
 fn a_peer_has_one_delivery_under_way() {
-    let deliveries = Deliveries::default();
+    let deliveries = Deliveries::of("deliveries");
     let (one, other) = (replica(), PeerId::gateway("2").unwrap());
     let under_way = deliveries.admit(&one).unwrap();
     let refused = deliveries.admit(&one).unwrap_err();
@@ -167,9 +167,10 @@ async fn a_traveler_sees_who_asked_once_the_delay_is_over() {
     let delayed = Policy::from_toml(&delayed).unwrap();
     let listed = async |policy, now| list(&fixture.home, policy, now, device, None, 10).await.unwrap().accesses;
     let seen = listed(at_once, NOW).await;
-    assert_eq!((seen.len(), seen[0].key.index, seen[0].entry.cti), (1, 0, phone.issued.cti));
-    assert_eq!(seen[0].entry.disclosed(), Some(Scope::LEVEL.union(Scope::TESTS)));
-    assert!(seen[0].device.is_some_and(|shown| shown != device), "the one that the token was issued to");
+    let [Seen::Access(access)] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!((access.key.index, access.entry.cti), (0, phone.issued.cti));
+    assert_eq!(access.entry.disclosed(), Some(Scope::LEVEL.union(Scope::TESTS)));
+    assert!(access.device.is_some_and(|shown| shown != device), "the one that the token was issued to");
     assert!(listed(&delayed, NOW.plus(HOUR).minus(Duration::from_secs(1))).await.is_empty());
     assert_eq!(listed(&delayed, NOW.plus(HOUR)).await, seen);
     let nobody = list(&fixture.home, at_once, NOW, DeviceId([0; 16]), None, 10).await;
@@ -189,7 +190,7 @@ async fn pages_end_where_the_accesses_do() {
     loop {
         let page = list(&fixture.home, &fixture.policy, NOW, device, after, 2).await.unwrap();
         sizes.push(page.accesses.len());
-        indexes.extend(page.accesses.iter().map(|access| access.key.index));
+        indexes.extend(page.accesses.iter().map(|access| access.key().index));
         after = page.next;
         if after.is_none() {
             break;

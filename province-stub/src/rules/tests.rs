@@ -45,8 +45,8 @@ fn stay(id: i64, entered_at: i64, left_at: i64, risk: Option<Risk>) -> Evidence 
     Evidence { risk, ..evidence(id, fact) }
 }
 
-fn base(label: &str, recorded_at: i64) -> Base {
-    Base { label: label.into(), rule: None, authority: None, recorded_at: at(recorded_at) }
+fn base(label: &str, covers: i64) -> Base {
+    Base { label: label.into(), rule: None, authority: None, covers: EvidenceId(covers) }
 }
 
 fn file(evidence: &[Evidence]) -> Dossier {
@@ -235,9 +235,8 @@ fn only_whoever_may_invoke_the_rule_is_heard() {
 
 #[test]
 fn what_is_set_stands_against_what_was_known_then_and_not_against_what_comes_later() {
-    let received = |at_second: i64, fact| Evidence { received_at: at(at_second), ..evidence(1, fact) };
     let against = |label: &str, evidence| Dossier { base: Some(base(label, 0)), evidence: vec![evidence] };
-    for (label, at_second, fact, expected) in [
+    for (label, id, fact, expected) in [
         ("绿码", -1, case(-DAY, None), "base"),
         ("绿码", 0, case(-DAY, None), "base"),
         ("绿码", 1, case(-DAY, None), "红码"),
@@ -251,15 +250,15 @@ fn what_is_set_stands_against_what_was_known_then_and_not_against_what_comes_lat
         ("紫码", 1, test(0, true), "黄码"),
         ("紫码", 1, test(0, false), "base"),
     ] {
-        assert_eq!(word("41", &against(label, received(at_second, fact)), DAY), expected, "{label} {fact:?}");
+        assert_eq!(word("41", &against(label, evidence(id, fact)), DAY), expected, "{label} {fact:?}");
     }
     // Equal is the base's: it comes back when the red is over, and stays.
-    let yellow = against("黄码", received(1, contact(0)));
+    let yellow = against("黄码", evidence(1, contact(0)));
     assert_timeline("41", &yellow, 1, &[(1, "红码"), (14 * DAY, "base")]);
-    let green = against("绿码", received(1, contact(0)));
+    let green = against("绿码", evidence(1, contact(0)));
     assert_timeline("41", &green, 1, &[(1, "红码"), (14 * DAY, "黄码"), (21 * DAY, "base")]);
     // No label for it is stricter than a green, and than nothing else.
-    let medium = |label| against(label, Evidence { received_at: at(1), ..stay(1, -DAY, 0, Some(Risk::Medium)) });
+    let medium = |label| against(label, stay(1, -DAY, 0, Some(Risk::Medium)));
     assert_eq!(word("44", &medium("绿码"), 1), "none");
     assert_eq!(word("44", &medium("红码"), 1), "base");
     assert_eq!(word("44", &medium("待定"), 1), "base");
@@ -268,16 +267,16 @@ fn what_is_set_stands_against_what_was_known_then_and_not_against_what_comes_lat
 #[test]
 fn a_pushed_red_is_red_whoever_is_behind_it() {
     let pushed = Base { rule: Some("R-DEPOSITOR".into()), authority: by("41/finance-office"), ..base("红码", 0) };
-    let test = Evidence { received_at: at(1), ..evidence(1, test(0, true)) };
+    let test = evidence(1, test(0, true));
     let dossier = Dossier { base: Some(pushed), evidence: vec![test] };
     assert_eq!(word("41", &dossier, DAY), "base", "the gateway says that it is unsubstantiated");
 }
 
 #[test]
 fn a_test_lifts_and_waives_whenever_it_came() {
-    let early = Evidence { received_at: at(-HOUR), ..evidence(2, test(-HOUR, false)) };
-    let positive = Evidence { received_at: at(HOUR), ..evidence(1, test(-DAY, true)) };
-    let low = Evidence { received_at: at(HOUR), ..stay(1, -DAY, 0, Some(Risk::Low)) };
+    let early = evidence(-1, test(-HOUR, false));
+    let positive = evidence(1, test(-DAY, true));
+    let low = stay(1, -DAY, 0, Some(Risk::Low));
     for evidence in [positive, low] {
         let dossier = |evidence| Dossier { base: Some(base("绿码", 0)), evidence };
         assert_eq!(word("41", &dossier(vec![evidence.clone()]), HOUR), "黄码");

@@ -82,7 +82,8 @@ async fn give<S: Store>(
     loop {
         let page = consents::list(&endpoint.home, device, now, after, MAX_PAGE).await?;
         after = page.next;
-        if !outlet.all(page.consents.iter().map(|item| Part::Consent(consent(item)))).await || after.is_none() {
+        let parts = page.consents.iter().map(|item| Part::Consent(consent(item))).collect();
+        if !outlet.all(parts).await || after.is_none() {
             break;
         }
     }
@@ -91,7 +92,8 @@ async fn give<S: Store>(
         let Page { accesses, next } =
             accesses::list(&endpoint.home, &trust.policy, now, device, after, MAX_PAGE).await?;
         after = next;
-        if !outlet.all(accesses.iter().map(|item| Part::Access(access(item)))).await || after.is_none() {
+        let parts = accesses.iter().map(|item| Part::Access(access(item))).collect();
+        if !outlet.all(parts).await || after.is_none() {
             return Ok(());
         }
     }
@@ -99,7 +101,7 @@ async fn give<S: Store>(
 
 impl Outlet {
     /// Gives parts on, and says whether somebody still reads.
-    async fn all(&self, parts: impl IntoIterator<Item = Part>) -> bool {
+    async fn all(&self, parts: Vec<Part>) -> bool {
         for part in parts {
             if self.0.send(Ok(ExportTravelerResponse { part: Some(part) })).await.is_err() {
                 return false;

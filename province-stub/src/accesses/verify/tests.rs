@@ -15,12 +15,13 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     keys::{Keys, SealingKey},
-    store::{access_log::Delivery, sqlite::SqliteStore},
+    store::{Retention, access_log::Delivery, sqlite::SqliteStore},
     test_support::{NOW, ReplicaLog, entry, member, tree, trust_list, vault},
 };
 
 const RECORDS: u64 = 21;
-const RETENTION: Duration = Duration::from_secs(1);
+const KEPT: Duration = Duration::from_secs(1);
+const RETENTION: Retention = Retention { accesses: KEPT, evidence: KEPT };
 
 /// A store with one log of 21 records, of which the first three are forgotten and 24 are signed.
 struct Site {
@@ -42,7 +43,7 @@ impl Site {
         list.gateway.log_keys = keys([log.key.verifying_key().clone()]);
         let site = Self { dir: tempfile::tempdir().unwrap(), log, list };
         let store = SqliteStore::open(&site.file(), vault(), &SystemRandom).await.unwrap();
-        let old = Delivery { now: NOW.minus(RETENTION * 2), ..site.log.delivery(0, 3, 10) };
+        let old = Delivery { now: NOW.minus(KEPT * 2), ..site.log.delivery(0, 3, 10) };
         store.record_accesses(&old).await.unwrap();
         store.record_accesses(&site.log.delivery(3, 12, 12)).await.unwrap();
         store.record_accesses(&site.log.delivery(12, RECORDS, 24)).await.unwrap();
@@ -82,7 +83,7 @@ async fn what_is_as_it_came_is_well_wherever_it_begins_and_ends() {
     let store = SqliteStore::open(&site.file(), vault(), &SystemRandom).await.unwrap();
     store.record_accesses(&site.log.delivery(RECORDS, 24, 24)).await.unwrap();
     assert_eq!(site.fault().await, None, "beside a node that runs");
-    while store.sweep(NOW.plus(RETENTION * 2), RETENTION).await.unwrap() > 0 {}
+    while store.sweep(NOW.plus(KEPT * 2), RETENTION).await.unwrap() > 0 {}
     assert_eq!(site.fault().await, None, "and when all is forgotten");
     site.log.records.push(vec![0xff]);
     store.record_accesses(&site.log.delivery(24, 25, 25)).await.unwrap();

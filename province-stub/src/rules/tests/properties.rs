@@ -59,15 +59,15 @@ fn fact() -> impl Strategy<Value = (Fact, Option<Risk>)> {
 fn some_evidence() -> impl Strategy<Value = Vec<Evidence>> {
     // What is no authority is read as none.
     let authorities = ["00/cdc", "00/cdc", "00/cdc", "00/joint-mechanism", "00/health-commission", "00/tax", ""];
-    let record = (fact(), select(authorities.to_vec()), instant());
+    let record = (fact(), select(authorities.to_vec()));
     vec(record, 0..8).prop_map(|records| {
         let numbered = records.into_iter().zip(1..);
-        let evidence = numbered.map(|(((fact, risk), authority, received_at), id)| Evidence {
+        let evidence = numbered.map(|(((fact, risk), authority), id)| Evidence {
             id: EvidenceId(id),
             fact,
             risk,
             authority: authority.parse().ok(),
-            received_at: at(received_at),
+            received_at: at(0),
         });
         evidence.collect()
     })
@@ -76,7 +76,7 @@ fn some_evidence() -> impl Strategy<Value = Vec<Evidence>> {
 /// A member, a policy, and a file.
 fn situation() -> impl Strategy<Value = (Member, &'static Policy, Dossier)> {
     let labels = ["绿码", "未见异常", "黄码", "居家观察", "弹窗", "灰码", "红码", "集中观察", "紫码"];
-    let base = (select(labels.to_vec()), instant()).prop_map(|(label, recorded_at)| base(label, recorded_at));
+    let base = (select(labels.to_vec()), 0..8_i64).prop_map(|(label, covers)| base(label, covers));
     (select(MEMBERS.to_vec()), 0..2_usize, option::weighted(0.4, base), some_evidence()).prop_map(
         |(member, policy, base, evidence)| (member.parse().unwrap(), &POLICIES[policy], Dossier { base, evidence }),
     )
@@ -103,7 +103,7 @@ fn plainly(member: Member, policy: &Policy, dossier: &Dossier, now: UnixTime) ->
     for (id, rule) in policy.assignments() {
         for evidence in &dossier.evidence {
             let Some((class, begin, end)) = interval(evidence) else { continue };
-            let covered = dossier.base.as_ref().is_some_and(|base| evidence.received_at <= base.recorded_at);
+            let covered = dossier.base.as_ref().is_some_and(|base| evidence.id <= base.covers);
             if class != rule.evidence.word() || covered || !admitted(evidence, id) {
                 continue;
             }

@@ -177,6 +177,18 @@ pub(super) async fn next_due(connection: &mut Connection) -> Result<Option<UnixT
     optional_time(&row, "due_at")
 }
 
+/// The edition of the policy by which everybody was assessed.
+pub(super) async fn policy(connection: &mut Connection) -> Result<u64, StoreError> {
+    let row = sqlx::query("SELECT policy FROM log_head").fetch_one(connection).await?;
+    uint(&row, "policy")
+}
+
+/// Notes that everybody was assessed by an edition of the policy.
+pub(super) async fn set_policy(connection: &mut Connection, edition: u64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE log_head SET policy = $1").bind(rows::int(edition)).execute(connection).await?;
+    Ok(())
+}
+
 /// Whoever is looked at again may have been in an area whose listing changed: what is disclosed of that may have, too.
 async fn again(
     connection: &mut Connection,

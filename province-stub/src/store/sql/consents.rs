@@ -206,6 +206,12 @@ pub(super) fn reads_evidence(scope: Scope) -> bool {
     [Scope::TESTS, Scope::VACCINATION, Scope::RISK_AREAS].into_iter().any(|evidence| scope.contains(evidence))
 }
 
+/// Who a person is. A device takes a document and a name; of whom evidence or the platform alone has named, nobody knows.
+fn particulars(vault: &Vault, row: &Row) -> Result<Option<Particulars>, StoreError> {
+    let Some((document, Some(name))) = rest::open(vault, row)?.document else { return Ok(None) };
+    Ok(Some(Particulars { name: name.as_str().to_owned(), document_number: document.number().to_owned() }))
+}
+
 /// What stands behind a handle.
 pub(super) async fn find(
     connection: &mut Connection,
@@ -218,10 +224,7 @@ pub(super) async fn find(
     let Some(person) = row.try_get::<Option<i64>, _>("person")?.map(PersonId) else {
         return Ok(Snapshot { head, found: None });
     };
-    // A consent takes a device, and that takes a document and a name.
-    let (document, name) = rest::open(vault, &row)?.document.ok_or_else(|| corrupt("particulars"))?;
-    let name = name.ok_or_else(|| corrupt("particulars"))?.as_str().to_owned();
-    let particulars = Particulars { name, document_number: document.number().to_owned() };
+    let particulars = if scope.contains(Scope::IDENTITY_HINT) { particulars(vault, &row)? } else { None };
     let mut found = Found {
         person,
         token: TokenHash(bytes(&row, "token_hash")?),

@@ -85,6 +85,14 @@ fn read_look(vault: &Vault, row: &Row) -> Result<OperatorLook, StoreError> {
     Ok(OperatorLook { id: uint(row, "id")?, at, operator, reason })
 }
 
+/// Forgets looks from before a time, some rows at most.
+pub(super) async fn sweep_looks(connection: &mut Connection, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
+    let swept = sqlx::query(
+        "DELETE FROM operator_access WHERE id IN (SELECT id FROM operator_access WHERE at < $1 LIMIT $2)",
+    );
+    Ok(swept.bind(secs(before)).bind(limit).execute(connection).await?.rows_affected())
+}
+
 /// All that is on file about a person.
 pub(super) async fn person(
     connection: &mut Connection,

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use proto::{random::Random, terms::Scope};
+use proto::{random::Random, terms::Scope, time::UnixTime};
 use sqlx::{QueryBuilder, Row as _};
 
 use super::{
@@ -481,12 +481,12 @@ async fn regrade(connection: &mut Connection, area: i64, now: i64) -> Result<(),
 }
 
 /// Forgets evidence that ended before a time, some rows at most. What goes on is kept: a case, a listing without an end.
-pub(super) async fn sweep(connection: &mut Connection, before: i64, limit: i64) -> Result<u64, StoreError> {
+pub(super) async fn sweep(connection: &mut Connection, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
     let swept = sqlx::query(
         "DELETE FROM evidence WHERE id IN (SELECT id FROM evidence \
          WHERE coalesce(until, at) < $1 AND NOT (class IN (4, 6) AND until IS NULL) LIMIT $2)",
     )
-    .bind(before)
+    .bind(rows::secs(before))
     .bind(limit)
     .execute(connection)
     .await?;

@@ -9,13 +9,17 @@
 //! is the end of its transaction, and whatever has to wait for somebody else asks [`locks`] first.
 
 mod accesses;
+mod assessment;
 mod changes;
 mod codes;
 mod consents;
 mod deletion;
 pub(super) mod epoch;
 mod evidence;
+mod file;
+mod intake;
 mod people;
+mod pushed;
 mod requests;
 pub(super) mod rest;
 mod rows;
@@ -26,15 +30,21 @@ use proto::{log::LogId, random::Random, statement::LogHead, terms::Scope, time::
 use tokio::sync::watch;
 use tracing::error;
 
+use self::pushed::Push;
 use super::{Backend, Connection, Database, Pool, Row, Transaction, locks};
 use crate::{
+    assessment::Assess,
     document::Document,
     request::RequestKey,
     store::{
         Assigned, CHANGE_RETENTION, CONSENT_RETENTION, Change, Device, DeviceId, Forgotten, IssuedConsent, IssuedToken,
-        NewAssignment, NewConsent, NewDevice, NewPerson, PageKey, PersonId, REQUEST_RETENTION, Snapshot, Store,
-        StoreError,
+        NewAssignment, NewConsent, NewDevice, NewPerson, PageKey, PersonId, REQUEST_RETENTION, Retention, Snapshot,
+        Store, StoreError,
         access_log::{AccessKey, Delivered, Delivery, LogOnFile, RecordOnFile, TravelerAccess},
+        filing::{
+            Cleared, CodeOnFile, Effect, Intake, OperatorAccess, OperatorLook, PersonFile, PushedCode, PushedIn,
+            Reassessed, TakenIn,
+        },
     },
 };
 
@@ -288,7 +298,7 @@ impl Store for Backend {
         accesses::records(&mut *self.reader().await?, log, from, limit).await
     }
 
-    async fn sweep(&self, now: UnixTime, access_retention: Duration) -> Result<u64, StoreError> {
+    async fn sweep(&self, now: UnixTime, retention: Retention) -> Result<u64, StoreError> {
         let forgotten = self.attempt(|| async move {
             let mut tx = self.begin().await?;
             let mut forgotten = 0;
@@ -297,7 +307,9 @@ impl Store for Backend {
                 let swept = sqlx::query(statement).bind(before).bind(SWEPT_AT_ONCE).execute(&mut *tx).await?;
                 forgotten += swept.rows_affected();
             }
-            forgotten += accesses::sweep(&mut tx, now.minus(access_retention), SWEPT_AT_ONCE).await?;
+            forgotten += accesses::sweep(&mut tx, now.minus(retention.accesses), SWEPT_AT_ONCE).await?;
+            forgotten += file::sweep_looks(&mut tx, now.minus(retention.accesses), SWEPT_AT_ONCE).await?;
+            forgotten += intake::sweep(&mut tx, now.minus(retention.evidence), SWEPT_AT_ONCE).await?;
             self.commit(tx).await?;
             Ok(forgotten)
         });
@@ -307,6 +319,161 @@ impl Store for Backend {
             self.wipe().await;
         }
         Ok(forgotten)
+    }
+
+    async fn put_evidence(
+        &self,
+        intake: &Intake<'_>,
+        assess: &dyn Assess,
+        random: &dyn Random,
+    ) -> Result<TakenIn, StoreError> {
+        let vault = self.vault()?;
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let taken = intake::take_in(&mut tx, vault, intake, assess, random).await?;
+            if !intake.dry_run {
+                self.commit(tx).await?;
+            }
+            Ok(taken)
+        })
+        .await
+    }
+
+    async fn put_codes(
+        &self,
+        request: &RequestKey,
+        codes: &[PushedCode],
+        assess: &dyn Assess,
+        random: &dyn Random,
+    ) -> Result<PushedIn, StoreError> {
+        let vault = self.vault()?;
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            if let Some(earlier) = requests::answered(&mut tx, vault, request).await? {
+                return earlier;
+            }
+            let push = Push { platform: &request.caller, request_id: &request.id, now: request.at };
+            let pushed = pushed::take_in(&mut tx, vault, push, codes, assess, random).await?;
+            requests::remember_of_many(&mut tx, vault, request, &pushed).await?;
+            self.commit(tx).await?;
+            Ok(pushed)
+        })
+        .await
+    }
+
+    async fn clear_code(
+        &self,
+        request: &RequestKey,
+        cleared: &Cleared,
+        assess: &dyn Assess,
+        random: &dyn Random,
+    ) -> Result<Effect, StoreError> {
+        let vault = self.vault()?;
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            if let Some(earlier) = requests::answered(&mut tx, vault, request).await? {
+                return earlier;
+            }
+            let (person, effect) = pushed::clear(&mut tx, vault, &request.id, cleared, assess, random).await?;
+            requests::remember(&mut tx, vault, request, person, &effect).await?;
+            self.commit(tx).await?;
+            Ok(effect)
+        })
+        .await
+    }
+
+    async fn next_due(&self) -> Result<Option<UnixTime>, StoreError> {
+        assessment::next_due(&mut *self.reader().await?).await
+    }
+
+    async fn reassess_due(
+        &self,
+        limit: u32,
+        assess: &dyn Assess,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> Result<Reassessed, StoreError> {
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let reassessed = assessment::due(&mut tx, limit, assess, now, random).await?;
+            self.commit(tx).await?;
+            Ok(reassessed)
+        })
+        .await
+    }
+
+    async fn reassess_person(
+        &self,
+        person: PersonId,
+        assess: &dyn Assess,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> Result<Reassessed, StoreError> {
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let reassessed = assessment::one(&mut tx, person, assess, now, random).await?;
+            self.commit(tx).await?;
+            Ok(reassessed)
+        })
+        .await
+    }
+
+    async fn reassess_following(
+        &self,
+        after: PersonId,
+        limit: u32,
+        assess: &dyn Assess,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> Result<(Reassessed, Option<PersonId>), StoreError> {
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let reassessed = assessment::following(&mut tx, after, limit, assess, now, random).await?;
+            self.commit(tx).await?;
+            Ok(reassessed)
+        })
+        .await
+    }
+
+    async fn assessed_policy(&self) -> Result<u64, StoreError> {
+        assessment::policy(&mut *self.reader().await?).await
+    }
+
+    async fn set_assessed_policy(&self, edition: u64) -> Result<(), StoreError> {
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            assessment::set_policy(&mut tx, edition).await?;
+            Ok(tx.commit().await?)
+        })
+        .await
+    }
+
+    async fn code_on_file(&self, person: PersonId) -> Result<Option<CodeOnFile>, StoreError> {
+        file::code(&mut *self.snapshot().await?, person).await
+    }
+
+    async fn record_operator_access(&self, access: &OperatorAccess) -> Result<PersonId, StoreError> {
+        let vault = self.vault()?;
+        self.attempt(|| async move {
+            let mut tx = self.begin().await?;
+            let person = file::record_look(&mut tx, vault, access).await?;
+            tx.commit().await?;
+            Ok(person)
+        })
+        .await
+    }
+
+    async fn operator_looks(
+        &self,
+        person: PersonId,
+        before: Option<(UnixTime, u64)>,
+        limit: u32,
+    ) -> Result<Vec<OperatorLook>, StoreError> {
+        file::looks(&mut *self.reader().await?, self.vault()?, person, before, limit).await
+    }
+
+    async fn person_file(&self, person: PersonId) -> Result<PersonFile, StoreError> {
+        file::person(&mut *self.snapshot().await?, self.vault()?, person).await
     }
 
     async fn reseal(&self, limit: u32) -> Result<u64, StoreError> {

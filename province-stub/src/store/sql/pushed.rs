@@ -12,7 +12,7 @@ use super::{
     Connection,
     assessment::{self, Touched},
     codes, locks, people, rest,
-    rows::{secs, time},
+    rows::secs,
 };
 use crate::{
     assessment::Assess,

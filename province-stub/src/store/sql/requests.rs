@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     request::RequestKey,
-    store::{Assigned, DeviceId, IssuedToken, PersonId, StoreError},
+    store::{
+        Assigned, DeviceId, IssuedToken, PersonId, StoreError,
+        filing::{Assignment, Effect, PushedIn},
+    },
     vault::{Indexed, Vault},
 };
 
@@ -50,6 +53,26 @@ pub(super) async fn remember(
     person: PersonId,
     answer: &impl Answer,
 ) -> Result<(), StoreError> {
+    keep(connection, vault, request, Some(person), answer).await
+}
+
+/// The same of one that was about many, and whose answer speaks of none.
+pub(super) async fn remember_of_many(
+    connection: &mut Connection,
+    vault: &Vault,
+    request: &RequestKey,
+    answer: &impl Answer,
+) -> Result<(), StoreError> {
+    keep(connection, vault, request, None, answer).await
+}
+
+async fn keep(
+    connection: &mut Connection,
+    vault: &Vault,
+    request: &RequestKey,
+    person: Option<PersonId>,
+    answer: &impl Answer,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO request (caller, id, method, digest, response, at, person) VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
@@ -59,7 +82,7 @@ pub(super) async fn remember(
     .bind(vault.current().digest(Indexed::Request, &request.digest).to_vec())
     .bind(answer.encode())
     .bind(secs(request.at))
-    .bind(person.0)
+    .bind(person.map(|person| person.0))
     .execute(connection)
     .await?;
     Ok(())
@@ -105,3 +128,33 @@ impl Answer for Assigned {
         })
     }
 }
+
+impl Answer for Effect {
+    fn encode(&self) -> Vec<u8> {
+        [&self.head.epoch[..], &self.head.seq.to_be_bytes(), &self.changed.to_be_bytes()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (epoch, rest) = bytes.split_first_chunk()?;
+        let (seq, changed) = rest.split_first_chunk()?;
+        let head = LogHead { epoch: *epoch, seq: u64::from_be_bytes(*seq) };
+        Some(Self { head, changed: u32::from_be_bytes(changed.try_into().ok()?) })
+    }
+}
+
+impl Answer for PushedIn {
+    /// What followed, then one byte for each verdict.
+    fn encode(&self) -> Vec<u8> {
+        let number = |verdict: &Assignment| VERDICTS.iter().position(|known| known == verdict).unwrap_or_default() as u8;
+        self.effect.encode().into_iter().chain(self.verdicts.iter().map(number)).collect()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (effect, verdicts) = bytes.split_at_checked(16 + 8 + 4)?;
+        let verdicts = verdicts.iter().map(|number| VERDICTS.get(usize::from(*number)).copied());
+        Some(Self { effect: Effect::decode(effect)?, verdicts: verdicts.collect::<Option<_>>()? })
+    }
+}
+
+const VERDICTS: [Assignment; 4] =
+    [Assignment::Assigned, Assignment::Unchanged, Assignment::Withdrawn, Assignment::Outdated];

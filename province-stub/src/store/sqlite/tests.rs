@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     document::Document,
     store::{Name, NewAssignment, Store as _, suite},
-    test_support::{HOUR, NOW, device_key, new_device, request, seeded_document, vault},
+    test_support::{NOW, RETENTION, device_key, new_device, request, seeded_document, vault},
     vault::Indexed,
 };
 
@@ -143,7 +143,7 @@ async fn nothing_of_a_forgotten_traveler_is_left_in_the_files() {
     assert_ne!(left(), [false; 3]);
     drop(snapshot);
     drop(reader);
-    store.sweep(NOW, HOUR).await.unwrap();
+    store.sweep(NOW, RETENTION).await.unwrap();
     assert_eq!(left(), [false; 3], "the next sweep sees to it");
     store.close().await;
     assert!(!std::fs::exists(dir.path().join("node.db-wal")).unwrap());

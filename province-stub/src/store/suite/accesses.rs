@@ -260,7 +260,7 @@ pub(super) async fn are_forgotten_from_the_start_of_their_log<S: Store>(store: S
     log.records[1] = entry(cti, NOW).encode();
     log.records[2_590] = entry(cti, NOW).encode();
     let young = ReplicaLog::of_strangers(3);
-    let (day, end) = (HOUR * 24, NOW.plus(RETENTION));
+    let (day, end) = (HOUR * 24, NOW.plus(RETENTION.accesses));
     for (first, last, now) in [(0, 1_000, NOW), (1_000, 2_000, NOW), (2_000, 2_500, NOW), (2_500, 2_600, NOW.plus(day))]
     {
         record(&store, &Delivery { now, ..log.delivery(first, last, 2_600) }).await;

@@ -424,8 +424,7 @@ pub(super) async fn evidence_is_forgotten_when_it_has_been_over_for_long<S: Stor
     let open_case = about("case", 0, of(1), Fact::Case { since: NOW.minus(DAY * 300), ended_at: None });
     desk.put(&[test("old", 1, DAY * 200, false), test("new", 1, DAY, false), open_case]).await;
     desk.put(&[listing("l", 0, Risk::Low, None), listing("m", 0, Risk::Low, Some(NOW.minus(DAY * 190)))]).await;
-    let retention = Retention { accesses: RETENTION, evidence: DAY * 180 };
-    while desk.store.sweep(NOW, retention).await.unwrap() > 0 {}
+    while desk.store.sweep(NOW, RETENTION).await.unwrap() > 0 {}
     let person = desk.store.person_by_document(&document(1)).await.unwrap().unwrap();
     let left: BTreeSet<_> =
         desk.store.person_file(person).await.unwrap().evidence.into_iter().map(|on_file| on_file.record).collect();
