@@ -171,6 +171,11 @@ impl PeerId {
         is_name(name).then(|| Self { realm: Realm::Member(member), role: Role::Backend(name.into()) })
     }
 
+    /// A member's feed.
+    pub fn feed(member: Member, name: &str) -> Option<Self> {
+        is_name(name).then(|| Self { realm: Realm::Member(member), role: Role::Feed(name.into()) })
+    }
+
     /// A member's operator.
     pub fn operator(member: Member, name: &str) -> Option<Self> {
         is_name(name).then(|| Self { realm: Realm::Member(member), role: Role::Operator(name.into()) })

@@ -89,6 +89,7 @@ impl Phone {
             document: document(person),
             name: person.name.as_str().into(),
             enrollment_key: cbor::encode(&device_key_to_cose(enrollment.verifying_key())).unwrap(),
+            person_reference: String::new(),
         };
         let device = traveler.enroll_device(request).await.unwrap().into_inner();
         let request = ConsentRequest {

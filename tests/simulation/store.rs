@@ -13,12 +13,17 @@ use std::{
 
 use proto::{log::LogId, random::Random, statement::LogHead, terms::Scope, time::UnixTime, token::Cti};
 use province_stub::{
+    assessment::Assess,
     document::Document,
     request::RequestKey,
     store::{
         Assigned, Change, Device, DeviceId, Forgotten, Found, IssuedConsent, IssuedToken, NewAssignment, NewConsent,
-        NewDevice, NewPerson, PageKey, PersonId, Snapshot, Store, StoreError,
+        NewDevice, NewPerson, PageKey, PersonId, Retention, Snapshot, Store, StoreError,
         access_log::{AccessKey, Delivered, Delivery, LogOnFile, RecordOnFile, TravelerAccess},
+        filing::{
+            Cleared, CodeOnFile, Effect, Intake, OperatorAccess, OperatorLook, PersonFile, PushedCode, PushedIn,
+            Reassessed, TakenIn,
+        },
         sqlite::SqliteStore,
     },
     vault::Vault,
@@ -288,8 +293,119 @@ impl Store for Endpoint {
         wait(self.store()?.access_records(log, from, limit))
     }
 
-    async fn sweep(&self, now: UnixTime, access_retention: Duration) -> Result<u64, StoreError> {
-        wait(self.store()?.sweep(now, access_retention))
+    async fn sweep(&self, now: UnixTime, retention: Retention) -> Result<u64, StoreError> {
+        wait(self.store()?.sweep(now, retention))
+    }
+
+    async fn put_evidence(
+        &self,
+        intake: &Intake<'_>,
+        assess: &dyn Assess,
+        random: &dyn Random,
+    ) -> Result<TakenIn, StoreError> {
+        let store = self.store()?;
+        let taken = wait(store.put_evidence(intake, assess, random))?;
+        self.committed(&store, None)?;
+        Ok(taken)
+    }
+
+    async fn put_codes(
+        &self,
+        request: &RequestKey,
+        codes: &[PushedCode],
+        assess: &dyn Assess,
+        random: &dyn Random,
+    ) -> Result<PushedIn, StoreError> {
+        let store = self.store()?;
+        let pushed = wait(store.put_codes(request, codes, assess, random))?;
+        self.committed(&store, None)?;
+        Ok(pushed)
+    }
+
+    async fn clear_code(
+        &self,
+        request: &RequestKey,
+        cleared: &Cleared,
+        assess: &dyn Assess,
+        random: &dyn Random,
+    ) -> Result<Effect, StoreError> {
+        let store = self.store()?;
+        let effect = wait(store.clear_code(request, cleared, assess, random))?;
+        self.committed(&store, None)?;
+        Ok(effect)
+    }
+
+    async fn next_due(&self) -> Result<Option<UnixTime>, StoreError> {
+        wait(self.store()?.next_due())
+    }
+
+    async fn reassess_due(
+        &self,
+        limit: u32,
+        assess: &dyn Assess,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> Result<Reassessed, StoreError> {
+        let store = self.store()?;
+        let reassessed = wait(store.reassess_due(limit, assess, now, random))?;
+        self.committed(&store, None)?;
+        Ok(reassessed)
+    }
+
+    async fn reassess_person(
+        &self,
+        person: PersonId,
+        assess: &dyn Assess,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> Result<Reassessed, StoreError> {
+        let store = self.store()?;
+        let reassessed = wait(store.reassess_person(person, assess, now, random))?;
+        self.committed(&store, None)?;
+        Ok(reassessed)
+    }
+
+    async fn reassess_following(
+        &self,
+        after: PersonId,
+        limit: u32,
+        assess: &dyn Assess,
+        now: UnixTime,
+        random: &dyn Random,
+    ) -> Result<(Reassessed, Option<PersonId>), StoreError> {
+        let store = self.store()?;
+        let reassessed = wait(store.reassess_following(after, limit, assess, now, random))?;
+        self.committed(&store, None)?;
+        Ok(reassessed)
+    }
+
+    async fn assessed_policy(&self) -> Result<u64, StoreError> {
+        wait(self.store()?.assessed_policy())
+    }
+
+    async fn set_assessed_policy(&self, edition: u64) -> Result<(), StoreError> {
+        wait(self.store()?.set_assessed_policy(edition))
+    }
+
+    async fn code_on_file(&self, person: PersonId) -> Result<Option<CodeOnFile>, StoreError> {
+        wait(self.store()?.code_on_file(person))
+    }
+
+    async fn record_operator_access(&self, access: &OperatorAccess) -> Result<PersonId, StoreError> {
+        wait(self.store()?.record_operator_access(access))
+    }
+
+    async fn operator_looks(
+        &self,
+        person: PersonId,
+        before: Option<(UnixTime, u64)>,
+        limit: u32,
+    ) -> Result<Vec<OperatorLook>, StoreError> {
+        wait(self.store()?.operator_looks(person, before, limit))
+    }
+
+    async fn person_file(&self, person: PersonId) -> Result<PersonFile, StoreError> {
+        wait(self.store()?.person_file(person))
     }
 
     async fn reseal(&self, limit: u32) -> Result<u64, StoreError> {

@@ -46,6 +46,22 @@ const ROOTS: usize = 3;
 const THRESHOLD: usize = 2;
 const DEFAULT_PEOPLE: u32 = 200;
 
+/// A feed that every member has, with what its node's configuration lets it bring.
+struct Feed {
+    name: &'static str,
+    evidence: &'static [&'static str],
+    authorities: &'static [&'static str],
+}
+
+const FEEDS: [Feed; 2] = [
+    Feed { name: "lab-1", evidence: &["test", "vaccination"], authorities: &["health-commission"] },
+    Feed {
+        name: "cdc-1",
+        evidence: &["stay", "case", "contact", "risk-area"],
+        authorities: &["cdc", "joint-mechanism"],
+    },
+];
+
 /// Which federation a directory holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -263,6 +279,9 @@ fn issue_certificates(
         issue(PeerId::node(*member, "1"), &layout.node(*member), &names)?;
         issue(PeerId::backend(*member, "app"), &layout.backend(*member), &[])?;
         issue(PeerId::operator(*member, "li"), &layout.operator(*member), &[])?;
+        for feed in &FEEDS {
+            issue(PeerId::feed(*member, feed.name), &layout.feed(*member, feed.name), &[])?;
+        }
     }
     for venue in venues::of(members) {
         issue(Some(PeerId::venue(venue.clone())), &layout.venue(&venue), &[])?;
@@ -382,14 +401,28 @@ fn write_configurations(
         let listen =
             plan.external(*member)?.map_or_else(|| pair.public.clone(), |external| external.listen().to_string());
         let keys = "\n[keys]\nconsent = \"consent.key\"\nstatement = \"statement.key\"\nsecret = \"secret.key\"\nsealing = \"sealing.key\"\nat_rest = [\"at-rest.key\"]\n";
+        // The app's backend is the member's platform too, and pushes codes.
         let text = format!(
-            "member = \"{member}\"\nname = \"1\"\n{}{}gateways = [{gateways}]\n{keys}",
+            "member = \"{member}\"\nname = \"1\"\nplatforms = [\"app\"]\nfeeds = [\n{}]\n{}{}gateways = [{gateways}]\n{keys}",
+            FEEDS.iter().map(feed_rights).collect::<String>(),
             listens(&listen, pair.private),
             common("../../")
         );
         pki::write_public(&layout.node(*member).join("node.toml"), text.as_bytes())?;
+        for feed in &FEEDS {
+            let public = &pair.public;
+            let text = format!("member = \"{member}\"\ndomain = \"{DOMAIN}\"\nnode = \"{public}\"\n{}", common("../../"));
+            pki::write_public(&layout.feed(*member, feed.name).join("feed.toml"), text.as_bytes())?;
+        }
     }
     Ok(())
+}
+
+/// What a node's configuration says of a feed.
+fn feed_rights(feed: &Feed) -> String {
+    let list = |words: &[&'static str]| quoted(words.iter().copied());
+    let (evidence, authorities) = (list(feed.evidence), list(feed.authorities));
+    format!("  {{ name = \"{}\", evidence = [{evidence}], authorities = [{authorities}] }},\n", feed.name)
 }
 
 /// The inside of a TOML array of texts.

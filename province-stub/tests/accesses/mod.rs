@@ -125,6 +125,7 @@ async fn what_a_replica_recorded_reaches_its_traveler() {
         exchange_id: vec![2; 16],
         log: request.log,
         log_index: 0,
+        operator_reason: String::new(),
     };
     assert_eq!(first.accesses, std::slice::from_ref(&expected));
     let refused = Access {

@@ -24,13 +24,14 @@ use proto::{
     envelope::{Edition, MAX_LIFE, Roots},
     identity::{FederationDomain, PeerId, Realm},
     member::Member,
-    policy::{NATIONAL, Policy},
+    policy::{EvidenceKind, NATIONAL, Policy},
     suite::{SigningKey, Suite},
     time::{Clock, SystemClock},
     trust::{GatewayTrust, MemberTrust, TrustList, keys},
 };
 use province_stub::{
     config::Config,
+    intake::{FeedRights, Feeds},
     keys::{KeyFiles, KeySource, SealingKey},
     server::{Handle, Node, NodeError},
     watch::WatchLimits,
@@ -181,6 +182,8 @@ impl Federation {
                 at_rest: vec![KeySource::File(self.path("at-rest.key"))],
             },
             watch: WatchLimits::default(),
+            feeds: feeds(),
+            platforms: ["app".to_owned()].into(),
             limits: ServerLimits {
                 max_request_bytes: 16 * 1024,
                 max_duration: Duration::from_secs(5),
@@ -247,4 +250,18 @@ fn authority() -> (Issuer<'static, KeyPair>, Vec<u8>) {
 fn write(path: &Path, mode: u32, content: &[u8]) {
     fs::write(path, content).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A laboratory, which may bring tests and doses, and a centre for disease control, which may bring the rest.
+fn feeds() -> Feeds {
+    let rights = |evidence: &[EvidenceKind], authorities: &[&str]| FeedRights {
+        evidence: evidence.iter().copied().collect(),
+        authorities: authorities.iter().map(|kind| (*kind).to_owned()).collect(),
+    };
+    let rest = [EvidenceKind::Stay, EvidenceKind::Case, EvidenceKind::Contact, EvidenceKind::Listing];
+    [
+        ("lab-1".to_owned(), rights(&[EvidenceKind::Test, EvidenceKind::Dose], &["health-commission"])),
+        ("cdc-1".to_owned(), rights(&rest, &["cdc", "joint-mechanism"])),
+    ]
+    .into()
 }

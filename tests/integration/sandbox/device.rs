@@ -46,6 +46,7 @@ pub(crate) fn enrollment(person: &SeededPerson, key: &SigningKey) -> EnrollDevic
         document: document(person),
         name: person.name.as_str().to_owned(),
         enrollment_key: cbor::encode(&device_key_to_cose(key.verifying_key())).unwrap(),
+        person_reference: String::new(),
     }
 }
 

@@ -98,6 +98,7 @@ fn as_listed(delivered: &Delivered, log: &[u8; 32]) -> Access {
         exchange_id: entry.exchange_id.to_vec(),
         log: log.to_vec(),
         log_index: delivered.index,
+        operator_reason: String::new(),
     }
 }
 
@@ -121,6 +122,7 @@ fn difference(got: &Access, wanted: &Access) -> Option<&'static str> {
         ("exchange_id", got.exchange_id == wanted.exchange_id),
         ("log", got.log == wanted.log),
         ("log_index", got.log_index == wanted.log_index),
+        ("operator_reason", got.operator_reason == wanted.operator_reason),
     ];
     fields.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
 }

@@ -89,6 +89,7 @@ impl Stage<'_> {
             document: step.document.then_some(document),
             name: step.name.clone().unwrap_or_else(|| person.name.clone()),
             enrollment_key,
+            person_reference: String::new(),
         };
         let answered = answer(client.clone().enroll_device(request)).await;
         let Some(enrolled) = settle(answered, step.refused.as_ref(), "a device")? else { return Ok(()) };
