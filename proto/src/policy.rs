@@ -252,6 +252,14 @@ impl Policy {
         self.authorities.contains_key(kind)
     }
 
+    /// A number that is another one, but for chance, when rules or labels are: what codes follow from evidence. Editions that differ in
+    /// other things, or in their lives alone, have the same.
+    pub fn rules_digest(&self) -> u64 {
+        let rules = format!("{:?}{:?}{:?}", self.rules, self.default_labels, self.labels);
+        let [a, b, c, d, e, f, g, h, ..] = crate::suite::sha256(rules.as_bytes());
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// A rule by its id.
     pub fn rule(&self, id: &str) -> Option<&Rule> {
         self.rules.get(id)
@@ -351,6 +359,15 @@ mod tests {
             assert!(matches!(judged, Judgement::Unsubstantiated(_)), "{by:?} {judged:?}");
         }
         assert_eq!(judge(&status("41", "紫码", None)), Judgement::Undetermined);
+    }
+
+    #[test]
+    fn the_digest_is_of_rules_and_labels_alone() {
+        let with = |from: &str, to: &str| Policy::from_toml(&NATIONAL.replacen(from, to, 1)).unwrap().rules_digest();
+        let digest = policy().rules_digest();
+        assert_eq!(with("statement = \"10m\"", "statement = \"9m\""), digest);
+        assert_ne!(with("lasts = \"3d\"", "lasts = \"4d\""), digest);
+        assert_ne!(with("\"绿码\" = \"green\"", "\"青码\" = \"green\""), digest);
     }
 
     #[test]

@@ -288,9 +288,7 @@ mod tests {
         let entry = |name: &str, evidence: &str, authority: &str| {
             format!("{{ name = \"{name}\", evidence = [\"{evidence}\"], authorities = [\"{authority}\"] }}")
         };
-        let feed = |name, evidence, authority| {
-            format!("feeds = [{}]\ndata_dir = ", entry(name, evidence, authority))
-        };
+        let feed = |name, evidence, authority| format!("feeds = [{}]\ndata_dir = ", entry(name, evidence, authority));
         let twice = format!("feeds = [{0}, {0}]\ndata_dir = ", entry("lab", "test", "cdc"));
         for (from, to, named) in [
             ("member = \"44\"", "member = \"99\"", "member = 99: not the two-digit code"),

@@ -55,7 +55,8 @@ pub async fn enroll<S: Store>(
         digest: digest(&asked),
         at: now,
     };
-    let device = NewDevice { id: DeviceId(random::bytes(&*home.random)), document, name, enrollment_key, reference, now };
+    let device =
+        NewDevice { id: DeviceId(random::bytes(&*home.random)), document, name, enrollment_key, reference, now };
     let enrolled = home.store.enroll_device(&request, &device, policy.quotas.devices_per_traveler).await;
     enrolled.map_err(|error| match error {
         StoreError::KeyReused => Refusal::field("enrollment_key", "was used before; a device makes a fresh key"),

@@ -113,7 +113,9 @@ impl Desk<'_> {
                 self.check_past(fact)?;
                 (fact.kind(), authority, ended_at(fact))
             }
-            Content::Listing { listing: Listing { until, .. }, authority } => (EvidenceKind::Listing, authority, *until),
+            Content::Listing { listing: Listing { until, .. }, authority } => {
+                (EvidenceKind::Listing, authority, *until)
+            }
         };
         self.check_rights(kind, authority)?;
         if !self.policy.admits_authority_for(kind, self.member, authority) {

@@ -68,9 +68,8 @@ pub async fn take_in<S: Store>(
     platform: &PeerId,
     batch: Batch,
 ) -> Result<Answered, Refusal> {
-    let check = |code: Result<PushedCode, Refusal>| {
-        code.and_then(|code| check(home.member, policy, now, &code).map(|()| code))
-    };
+    let check =
+        |code: Result<PushedCode, Refusal>| code.and_then(|code| check(home.member, policy, now, &code).map(|()| code));
     let checked: Vec<_> = batch.codes.into_iter().map(check).collect();
     // By another policy the same batch may be another request: its kept answer would be about other codes.
     let valid: Vec<u8> = checked.iter().map(|code| u8::from(code.is_ok())).collect();

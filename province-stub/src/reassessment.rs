@@ -23,15 +23,18 @@ pub const EVERY: Duration = Duration::from_millis(500);
 /// People of one transaction at most: a few milliseconds.
 const AT_ONCE: u32 = 200;
 
-/// Where a node stands with working out everybody anew by a new policy.
+/// Where a node stands with working out everybody anew by other rules.
 #[derive(Debug, Default)]
 pub struct Progress {
-    edition: u64,
+    /// The edition of the policy that was looked at last, and the digest of its rules.
+    seen: Option<(u64, u64)>,
+    /// Whether everybody's code is by these rules.
+    done: bool,
     after: Option<PersonId>,
 }
 
-/// Assesses some of those who are due, or else some of those who have not been assessed by this edition of the policy yet. Says what
-/// followed; `None` if nothing was to be done.
+/// Assesses some of those who are due, or else some of those who have not been assessed by the rules of this edition of the policy
+/// yet. Says what followed; `None` if nothing was to be done.
 #[instrument(level = "debug", name = "reassess", skip_all)]
 pub async fn some<S: Store>(
     home: &Home<S>,
@@ -45,20 +48,27 @@ pub async fn some<S: Store>(
         let Reassessed { effect, .. } = home.store.reassess_due(AT_ONCE, &rules, now, &*home.random).await?;
         return Ok(Some(effect));
     }
-    if progress.edition == edition {
-        return Ok(None);
-    }
-    if progress.after.is_none() && home.store.assessed_policy().await? == edition {
-        progress.edition = edition;
+    let digest = match progress.seen {
+        Some((seen, digest)) if seen == edition => digest,
+        seen => {
+            let digest = policy.rules_digest();
+            if seen.is_none_or(|(_, before)| before != digest) {
+                *progress = Progress { done: home.store.assessed_rules().await? == digest, ..Progress::default() };
+            }
+            progress.seen = Some((edition, digest));
+            digest
+        }
+    };
+    if progress.done {
         return Ok(None);
     }
     let after = progress.after.unwrap_or(PersonId(0));
     let (reassessed, last) = home.store.reassess_following(after, AT_ONCE, &rules, now, &*home.random).await?;
     progress.after = last;
     if last.is_none() {
-        home.store.set_assessed_policy(edition).await?;
-        progress.edition = edition;
-        info!(edition, "all codes are by this edition of the policy");
+        home.store.set_assessed_rules(digest).await?;
+        progress.done = true;
+        info!(edition, "all codes are by the rules of this edition of the policy");
     }
     Ok(Some(reassessed.effect))
 }

@@ -133,13 +133,11 @@ impl Rules<'_> {
     /// Of whom nothing is on file the member knows nothing, and does not say green.
     fn nothing_follows(&self, dossier: &Dossier) -> Outcome {
         match self.policy.label_for(self.member, Meaning::Level(Level::Green)) {
-            Some(label) if !dossier.evidence.is_empty() => Outcome::Assigned(Assigned {
-                label: label.to_owned(),
-                rule: None,
-                authority: None,
-                evidence: None,
-                ends_at: None,
-            }),
+            // What was seeded came in nobody's name.
+            Some(label) if dossier.evidence.iter().any(|evidence| evidence.authority.is_some()) => {
+                let label = label.to_owned();
+                Outcome::Assigned(Assigned { label, rule: None, authority: None, evidence: None, ends_at: None })
+            }
             _ => Outcome::NoCode,
         }
     }

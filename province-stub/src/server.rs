@@ -361,8 +361,7 @@ async fn sweep<S: Store>(home: Arc<Home<S>>, trust: Arc<TrustStore>) {
     loop {
         tick.tick().await;
         let policy = &trust.current().policy;
-        let retention =
-            Retention { accesses: policy.access_log.home_retention, evidence: policy.evidence.retention };
+        let retention = Retention { accesses: policy.access_log.home_retention, evidence: policy.evidence.retention };
         let swept = in_parts(|| home.store.sweep(trust.clock().now(), retention)).await;
         if let Err(error) = swept {
             warn!(%error, "what is past its retention could not be forgotten");

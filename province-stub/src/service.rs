@@ -28,9 +28,9 @@ use proto::{
         recognition::{Outcome, Source},
         traveler::{
             Access, Consent, DeleteTravelerRequest, DeleteTravelerResponse, EnrollDeviceRequest, EnrollDeviceResponse,
-            ExportTravelerRequest, GetCodeRequest, GetCodeResponse, IssueConsentRequest, IssueConsentResponse, ListAccessesRequest, ListAccessesResponse, ListConsentsRequest,
-            ListConsentsResponse, RevokeConsentRequest, RevokeConsentResponse,
-            traveler_service_server::TravelerService,
+            ExportTravelerRequest, GetCodeRequest, GetCodeResponse, IssueConsentRequest, IssueConsentResponse,
+            ListAccessesRequest, ListAccessesResponse, ListConsentsRequest, ListConsentsResponse, RevokeConsentRequest,
+            RevokeConsentResponse, traveler_service_server::TravelerService,
         },
     },
     log::record::Ending,

@@ -30,8 +30,8 @@ use tokio::sync::watch;
 use self::{
     access_log::{AccessKey, Delivered, Delivery, LogOnFile, RecordOnFile, TravelerAccess},
     filing::{
-        Cleared, CodeOnFile, Effect, Intake, OperatorAccess, OperatorLook, PersonFile, PushedCode, PushedIn, Reassessed,
-        TakenIn,
+        Cleared, CodeOnFile, Effect, Intake, OperatorAccess, OperatorLook, PersonFile, PushedCode, PushedIn,
+        Reassessed, TakenIn,
     },
 };
 use crate::{assessment::Assess, document::Document, evidence::Foreign, request::RequestKey};
@@ -235,17 +235,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         random: &dyn Random,
     ) -> impl Future<Output = Result<(Reassessed, Option<PersonId>), StoreError>> + Send;
 
-    /// The edition of the policy by which everybody was assessed; 0 before the first.
-    fn assessed_policy(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    /// The digest of the rules by which everybody was assessed last; 0 before the first.
+    fn assessed_rules(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Notes that everybody was assessed by an edition of the policy.
-    fn set_assessed_policy(&self, edition: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Notes that everybody was assessed by the rules of this digest.
+    fn set_assessed_rules(&self, digest: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// A person's code with what it follows from.
-    fn code_on_file(
-        &self,
-        person: PersonId,
-    ) -> impl Future<Output = Result<Option<CodeOnFile>, StoreError>> + Send;
+    fn code_on_file(&self, person: PersonId) -> impl Future<Output = Result<Option<CodeOnFile>, StoreError>> + Send;
 
     /// Puts an operator's look at a person on file, and says who that is.
     fn record_operator_access(

@@ -379,12 +379,12 @@ impl Store for Endpoint {
         Ok(reassessed)
     }
 
-    async fn assessed_policy(&self) -> Result<u64, StoreError> {
-        wait(self.store()?.assessed_policy())
+    async fn assessed_rules(&self) -> Result<u64, StoreError> {
+        wait(self.store()?.assessed_rules())
     }
 
-    async fn set_assessed_policy(&self, edition: u64) -> Result<(), StoreError> {
-        wait(self.store()?.set_assessed_policy(edition))
+    async fn set_assessed_rules(&self, digest: u64) -> Result<(), StoreError> {
+        wait(self.store()?.set_assessed_rules(digest))
     }
 
     async fn code_on_file(&self, person: PersonId) -> Result<Option<CodeOnFile>, StoreError> {

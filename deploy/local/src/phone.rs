@@ -18,8 +18,8 @@ use proto::{
     contract::{
         assignment::CodeExplanation,
         traveler::{
-            Access, Consent, EnrollDeviceRequest, GetCodeRequest, IssueConsentRequest, ListAccessesRequest, ListConsentsRequest,
-            RevokeConsentRequest, traveler_service_client::TravelerServiceClient,
+            Access, Consent, EnrollDeviceRequest, GetCodeRequest, IssueConsentRequest, ListAccessesRequest,
+            ListConsentsRequest, RevokeConsentRequest, traveler_service_client::TravelerServiceClient,
         },
         types,
     },

@@ -411,7 +411,8 @@ fn write_configurations(
         pki::write_public(&layout.node(*member).join("node.toml"), text.as_bytes())?;
         for feed in &FEEDS {
             let public = &pair.public;
-            let text = format!("member = \"{member}\"\ndomain = \"{DOMAIN}\"\nnode = \"{public}\"\n{}", common("../../"));
+            let text =
+                format!("member = \"{member}\"\ndomain = \"{DOMAIN}\"\nnode = \"{public}\"\n{}", common("../../"));
             pki::write_public(&layout.feed(*member, feed.name).join("feed.toml"), text.as_bytes())?;
         }
     }

@@ -116,7 +116,8 @@ CREATE INDEX evidence_by_end ON evidence (coalesce(until, at));
 
 -- The change log (DESIGN §7): one event per consent whose status changed or that was revoked. Numbers are given in the order
 -- of commits, without gaps; `log_head` remembers the last one when old events have been swept. `place` says which database
--- it is, so that a copy that was put back begins a new epoch. `policy` is the edition that codes were worked out by last.
+-- it is, so that a copy that was put back begins a new epoch. `rules` is the digest of the
+-- policy's rules that all codes were worked out by last.
 CREATE TABLE change_log (
     seq  INTEGER PRIMARY KEY,
     cti  BLOB    NOT NULL CHECK (length(cti) = 16),
@@ -131,7 +132,7 @@ CREATE TABLE log_head (
     epoch  BLOB    NOT NULL CHECK (length(epoch) = 16),
     seq    INTEGER NOT NULL,
     place  BLOB,
-    policy INTEGER NOT NULL DEFAULT 0
+    rules  INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- Requests already answered: the same request gets the same answer, another one under the same id is refused. `digest` is a

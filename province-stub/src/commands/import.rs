@@ -134,7 +134,9 @@ impl Witness for Watch {
             // It speaks of people: nobody else may read it.
             files::write_private(&self.path, b"")?;
             let mut writer = csv::Writer::from_writer(File::options().append(true).open(&self.path)?);
-            writer.write_record(["line", "reason", "field", "detail"].into_iter().chain(self.header.iter().map(String::as_str)))?;
+            writer.write_record(
+                ["line", "reason", "field", "detail"].into_iter().chain(self.header.iter().map(String::as_str)),
+            )?;
             self.rejected = Some(writer);
         }
         let Some(writer) = &mut self.rejected else { return Ok(()) };
@@ -142,7 +144,8 @@ impl Witness for Watch {
         let line = line.to_string();
         // A row may have too few values, or too many.
         let width = self.header.len();
-        let values = values.iter().map(String::as_str).chain(std::iter::repeat("")).take(values.len().min(width).max(width));
+        let values =
+            values.iter().map(String::as_str).chain(std::iter::repeat("")).take(values.len().min(width).max(width));
         writer.write_record([&*line, reason, field, detail].into_iter().chain(values))?;
         Ok(())
     }

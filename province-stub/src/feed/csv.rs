@@ -90,7 +90,8 @@ impl<R: Read> Rows<R> {
     pub fn open(input: R) -> Result<Self, FileError> {
         let mut reader = ReaderBuilder::new().trim(Trim::All).flexible(true).from_reader(input);
         // Excel begins a UTF-8 file with a mark.
-        let header: Vec<String> = reader.headers()?.iter().map(|name| name.trim_start_matches('\u{feff}').to_owned()).collect();
+        let header: Vec<String> =
+            reader.headers()?.iter().map(|name| name.trim_start_matches('\u{feff}').to_owned()).collect();
         if let Some(unknown) = header.iter().find(|name| !COLUMNS.contains(&name.as_str())) {
             return Err(FileError::Column(unknown.clone()));
         }
@@ -124,7 +125,9 @@ impl<R: Read> Rows<R> {
         let text: Vec<String> = bytes.iter().map(|value| String::from_utf8_lossy(value).into_owned()).collect();
         let record = match StringRecord::from_byte_record(bytes) {
             Ok(values) if values.len() == self.reader.headers()?.len() => self.read(&values),
-            Ok(_) => Err(Refusal::new(Reason::RequestMalformed).violating("row", "as many values as the header has columns")),
+            Ok(_) => {
+                Err(Refusal::new(Reason::RequestMalformed).violating("row", "as many values as the header has columns"))
+            }
             Err(_) => Err(Refusal::new(Reason::RequestMalformed).violating("row", "UTF-8")),
         };
         Ok(Some(Row { line, values: text, record }))
@@ -141,7 +144,9 @@ impl<R: Read> Rows<R> {
         let end_time = || parse_time("end_time", get("end_time"));
         let content = match kind {
             "test" => Content::Test(Test { sample_time: time()?, positive: parse_result(get("result"))? }),
-            "vaccination" => Content::Vaccination(Vaccination { dose: number("dose", get("dose"))?, give_time: time()? }),
+            "vaccination" => {
+                Content::Vaccination(Vaccination { dose: number("dose", get("dose"))?, give_time: time()? })
+            }
             "stay" => {
                 Content::Stay(Stay { area: number("area", get("area"))?, enter_time: time()?, leave_time: end_time()? })
             }
@@ -164,7 +169,11 @@ impl<R: Read> Rows<R> {
         Ok(EvidenceRecord {
             record_id: get("record_id").to_owned(),
             revision: if get("revision").is_empty() { 0 } else { number("revision", get("revision"))? },
-            person: if nobody { None } else { person(get("document_type"), get("document_number"), get("person_reference"))? },
+            person: if nobody {
+                None
+            } else {
+                person(get("document_type"), get("document_number"), get("person_reference"))?
+            },
             authority: if withdrawn { String::new() } else { get("authority").to_owned() },
             content: Some(content),
         })

@@ -1,6 +1,7 @@
 //! The assignment service's adapter: codes set by hand and cleared, pushed by the platform, and explained.
 
 use peer::{caller, trust::Trust};
+use prost::Message as _;
 use proto::{
     contract::{
         assignment::{
@@ -16,7 +17,6 @@ use proto::{
     terms::Level,
     time::UnixTime,
 };
-use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -145,7 +145,12 @@ impl<S: Store> Endpoint<S> {
             assign_time: Some(code.assigned_at.to_protobuf()),
             end_time: ends_at.map(UnixTime::to_protobuf),
             evidence: evidence.iter().map(evidence_on_file).collect(),
-            substantiated: policy.substantiates(self.home.member, &code.label, code.rule.as_deref(), code.authority.as_ref()),
+            substantiated: policy.substantiates(
+                self.home.member,
+                &code.label,
+                code.rule.as_deref(),
+                code.authority.as_ref(),
+            ),
         }
     }
 }

@@ -42,7 +42,11 @@ impl<S: Store> EvidenceService for Endpoint<S> {
 }
 
 impl<S: Store> Endpoint<S> {
-    async fn answer_evidence(&self, feed: &PeerId, request: PutEvidenceRequest) -> Result<PutEvidenceResponse, Refusal> {
+    async fn answer_evidence(
+        &self,
+        feed: &PeerId,
+        request: PutEvidenceRequest,
+    ) -> Result<PutEvidenceResponse, Refusal> {
         let (trust, now) = self.standing()?;
         let PutEvidenceRequest { batch, records, dry_run } = request;
         if !(1..=MAX_RECORDS).contains(&records.len()) {

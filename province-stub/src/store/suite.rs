@@ -12,7 +12,9 @@ use super::*;
 use crate::{
     request::Method,
     seed,
-    test_support::{HOUR, NOW, RETENTION, device_key, member, new_device, policy, random16, request, seeded_document as document},
+    test_support::{
+        HOUR, NOW, RETENTION, device_key, member, new_device, policy, random16, request, seeded_document as document,
+    },
 };
 
 const LIMIT: u32 = 4;

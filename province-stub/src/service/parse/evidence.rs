@@ -86,7 +86,9 @@ pub(in crate::service) fn pushed(code: WireCode) -> Result<PushedCode, Refusal> 
     let WireCode { person_reference, label, rule, authority, assign_time, evidence } = code;
     let reference = foreign("person_reference", &person_reference)?;
     if label.is_empty() {
-        for (field, set) in [("rule", !rule.is_empty()), ("authority", !authority.is_empty()), ("evidence", !evidence.is_empty())] {
+        for (field, set) in
+            [("rule", !rule.is_empty()), ("authority", !authority.is_empty()), ("evidence", !evidence.is_empty())]
+        {
             refuse_if_set(field, set)?;
         }
         return Ok(PushedCode { reference, code: None, assigned_at: time("assign_time", assign_time)? });
@@ -94,7 +96,9 @@ pub(in crate::service) fn pushed(code: WireCode) -> Result<PushedCode, Refusal> 
     let label = parse_text("label", label, |label| label.len() <= MAX_LABEL_BYTES, "a label of at most 48 bytes")?;
     let rule = match rule.is_empty() {
         true => None,
-        false => Some(parse_text("rule", rule, |rule| rule.len() <= MAX_RULE_BYTES, "a rule's id of at most 32 bytes")?),
+        false => {
+            Some(parse_text("rule", rule, |rule| rule.len() <= MAX_RULE_BYTES, "a rule's id of at most 32 bytes")?)
+        }
     };
     let authority = match (authority.is_empty(), &rule) {
         (true, None) => None,
@@ -138,11 +142,7 @@ fn time(field: &'static str, time: Option<prost_types::Timestamp>) -> Result<Uni
 }
 
 /// An end that may be open, and is not before its beginning.
-fn end(
-    field: &'static str,
-    end: Option<prost_types::Timestamp>,
-    since: UnixTime,
-) -> Result<Option<UnixTime>, Refusal> {
+fn end(field: &'static str, end: Option<prost_types::Timestamp>, since: UnixTime) -> Result<Option<UnixTime>, Refusal> {
     let Some(end) = end else { return Ok(None) };
     let end = time(field, Some(end))?;
     if end < since { Err(Refusal::field(field, "not before it began")) } else { Ok(Some(end)) }

@@ -110,7 +110,8 @@ pub(super) async fn settle(
                 }
                 // What nobody could see change has held all the time.
                 (Next::New(code), held) => {
-                    let since = held.filter(|_| same).and_then(|held| held.code.as_ref()).map_or(now, |code| code.assigned_at);
+                    let since =
+                        held.filter(|_| same).and_then(|held| held.code.as_ref()).map_or(now, |code| code.assigned_at);
                     assigned.push((person, since, code));
                 }
                 (Next::OnFile(row), _) if row != file.current => hold(connection, person, row).await?,
@@ -173,19 +174,20 @@ pub(super) async fn one(
 
 /// When somebody is due next.
 pub(super) async fn next_due(connection: &mut Connection) -> Result<Option<UnixTime>, StoreError> {
-    let row = sqlx::query("SELECT min(due_at) AS due_at FROM person WHERE due_at IS NOT NULL").fetch_one(connection).await?;
+    let row =
+        sqlx::query("SELECT min(due_at) AS due_at FROM person WHERE due_at IS NOT NULL").fetch_one(connection).await?;
     optional_time(&row, "due_at")
 }
 
-/// The edition of the policy by which everybody was assessed.
-pub(super) async fn policy(connection: &mut Connection) -> Result<u64, StoreError> {
-    let row = sqlx::query("SELECT policy FROM log_head").fetch_one(connection).await?;
-    uint(&row, "policy")
+/// The digest of the rules by which everybody was assessed last.
+pub(super) async fn rules(connection: &mut Connection) -> Result<u64, StoreError> {
+    let digest: i64 = sqlx::query_scalar("SELECT rules FROM log_head").fetch_one(connection).await?;
+    Ok(digest.cast_unsigned())
 }
 
-/// Notes that everybody was assessed by an edition of the policy.
-pub(super) async fn set_policy(connection: &mut Connection, edition: u64) -> Result<(), StoreError> {
-    sqlx::query("UPDATE log_head SET policy = $1").bind(rows::int(edition)).execute(connection).await?;
+/// Notes that everybody was assessed by the rules of this digest.
+pub(super) async fn set_rules(connection: &mut Connection, digest: u64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE log_head SET rules = $1").bind(digest.cast_signed()).execute(connection).await?;
     Ok(())
 }
 
@@ -296,7 +298,10 @@ async fn honoured(
     rows::list(&mut query, people.into_iter());
     let mut handles = Vec::new();
     for row in query.push(")").build().fetch_all(connection).await? {
-        if changed.get(&row.try_get("person")?).is_some_and(|changed| changed & uint(&row, "scope").unwrap_or(EVERYTHING) != 0) {
+        if changed
+            .get(&row.try_get("person")?)
+            .is_some_and(|changed| changed & uint(&row, "scope").unwrap_or(EVERYTHING) != 0)
+        {
             handles.push(Cti(bytes(&row, "cti")?));
         }
     }

@@ -46,11 +46,12 @@ pub(super) fn read(row: &Row) -> Result<Option<Code>, StoreError> {
 }
 
 async fn current(connection: &mut Connection, person: PersonId) -> Result<Option<Code>, StoreError> {
-    let row =
-        sqlx::query("SELECT label, rule, authority, assigned_at FROM code WHERE id = (SELECT code FROM person WHERE id = $1)")
-            .bind(person.0)
-            .fetch_optional(connection)
-            .await?;
+    let row = sqlx::query(
+        "SELECT label, rule, authority, assigned_at FROM code WHERE id = (SELECT code FROM person WHERE id = $1)",
+    )
+    .bind(person.0)
+    .fetch_optional(connection)
+    .await?;
     row.as_ref().map_or(Ok(None), read)
 }
 

@@ -48,15 +48,17 @@ pub(super) async fn record_look(
     let person = people::by_document(connection, vault, &access.document).await?.ok_or(StoreError::PersonUnknown)?;
     let key = rest::current(connection, vault).await?;
     let place = rest::access_place(access.now, &access.operator, EXPLAIN);
-    sqlx::query("INSERT INTO operator_access (person, at, operator, method, reason, key) VALUES ($1, $2, $3, $4, $5, $6)")
-        .bind(person.0)
-        .bind(secs(access.now))
-        .bind(&access.operator)
-        .bind(EXPLAIN)
-        .bind(vault.seal(Sealed::Reason, &place, access.reason.as_bytes()))
-        .bind(key)
-        .execute(connection)
-        .await?;
+    sqlx::query(
+        "INSERT INTO operator_access (person, at, operator, method, reason, key) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(person.0)
+    .bind(secs(access.now))
+    .bind(&access.operator)
+    .bind(EXPLAIN)
+    .bind(vault.seal(Sealed::Reason, &place, access.reason.as_bytes()))
+    .bind(key)
+    .execute(connection)
+    .await?;
     Ok(person)
 }
 
@@ -87,9 +89,8 @@ fn read_look(vault: &Vault, row: &Row) -> Result<OperatorLook, StoreError> {
 
 /// Forgets looks from before a time, some rows at most.
 pub(super) async fn sweep_looks(connection: &mut Connection, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
-    let swept = sqlx::query(
-        "DELETE FROM operator_access WHERE id IN (SELECT id FROM operator_access WHERE at < $1 LIMIT $2)",
-    );
+    let swept =
+        sqlx::query("DELETE FROM operator_access WHERE id IN (SELECT id FROM operator_access WHERE at < $1 LIMIT $2)");
     Ok(swept.bind(secs(before)).bind(limit).execute(connection).await?.rows_affected())
 }
 
@@ -117,11 +118,7 @@ pub(super) async fn person(
     })
 }
 
-async fn past_codes(
-    connection: &mut Connection,
-    vault: &Vault,
-    person: PersonId,
-) -> Result<Vec<PastCode>, StoreError> {
+async fn past_codes(connection: &mut Connection, vault: &Vault, person: PersonId) -> Result<Vec<PastCode>, StoreError> {
     let rows = sqlx::query(
         "SELECT person, label, rule, authority, assigned_at, recorded_at, source, set_by, request_id, justification, \
          fingerprint FROM code LEFT JOIN rest_key ON rest_key.id = code.key \

@@ -435,14 +435,14 @@ impl Store for Backend {
         .await
     }
 
-    async fn assessed_policy(&self) -> Result<u64, StoreError> {
-        assessment::policy(&mut *self.reader().await?).await
+    async fn assessed_rules(&self) -> Result<u64, StoreError> {
+        assessment::rules(&mut *self.reader().await?).await
     }
 
-    async fn set_assessed_policy(&self, edition: u64) -> Result<(), StoreError> {
+    async fn set_assessed_rules(&self, digest: u64) -> Result<(), StoreError> {
         self.attempt(|| async move {
             let mut tx = self.begin().await?;
-            assessment::set_policy(&mut tx, edition).await?;
+            assessment::set_rules(&mut tx, digest).await?;
             Ok(tx.commit().await?)
         })
         .await

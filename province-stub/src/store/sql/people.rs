@@ -318,8 +318,7 @@ async fn seed_codes(connection: &mut Connection, people: &[(i64, &NewPerson)]) -
     })
     .await?;
     for codes in codes.chunks(ROWS) {
-        let base =
-            "UPDATE person SET base = (SELECT max(code.id) FROM code WHERE code.person = person.id), \
+        let base = "UPDATE person SET base = (SELECT max(code.id) FROM code WHERE code.person = person.id), \
              code = (SELECT max(code.id) FROM code WHERE code.person = person.id) WHERE id IN (";
         let mut update = QueryBuilder::<Database>::new(base);
         let mut list = update.separated(", ");
@@ -402,7 +401,10 @@ pub(super) async fn source(connection: &mut Connection, name: &str) -> Result<i6
         return Ok(id);
     }
     // Somebody else may add it at the same time; then theirs is the one.
-    sqlx::query("INSERT INTO source (name) VALUES ($1) ON CONFLICT DO NOTHING").bind(name).execute(&mut *connection).await?;
+    sqlx::query("INSERT INTO source (name) VALUES ($1) ON CONFLICT DO NOTHING")
+        .bind(name)
+        .execute(&mut *connection)
+        .await?;
     Ok(sqlx::query_scalar("SELECT id FROM source WHERE name = $1").bind(name).fetch_one(connection).await?)
 }
 

@@ -145,7 +145,8 @@ impl Answer for Effect {
 impl Answer for PushedIn {
     /// What followed, then one byte for each verdict.
     fn encode(&self) -> Vec<u8> {
-        let number = |verdict: &Assignment| VERDICTS.iter().position(|known| known == verdict).unwrap_or_default() as u8;
+        let number =
+            |verdict: &Assignment| VERDICTS.iter().position(|known| known == verdict).unwrap_or_default() as u8;
         self.effect.encode().into_iter().chain(self.verdicts.iter().map(number)).collect()
     }
 

@@ -85,14 +85,16 @@ impl<S: Store> Desk<S> {
     }
 
     async fn push(&self, id: &str, codes: &[PushedCode], now: UnixTime) -> Result<Vec<Assignment>, StoreError> {
-        let digest = crate::request::digest(&codes.iter().map(|code| code.reference.as_str().as_bytes()).collect::<Vec<_>>());
+        let digest =
+            crate::request::digest(&codes.iter().map(|code| code.reference.as_str().as_bytes()).collect::<Vec<_>>());
         let request = RequestKey { method: Method::PutCodes, digest, at: now, ..request(id, "") };
         Ok(self.store.put_codes(&request, codes, &self.rules(), &SystemRandom).await?.verdicts)
     }
 
     /// The code of whom the platform alone has named: a device says whose it is.
     async fn bind(&self, reference: &str, index: u32) -> Result<(DeviceId, LogHead), StoreError> {
-        let device = NewDevice { reference: Some(foreign(reference)), ..new_device(&document(index), &name(), &device_key()) };
+        let device =
+            NewDevice { reference: Some(foreign(reference)), ..new_device(&document(index), &name(), &device_key()) };
         let id = format!("bind-{reference}-{index}-{:x}", u128::from_be_bytes(random16()));
         self.store.enroll_device(&request(&id, ""), &device, LIMIT).await
     }
@@ -233,7 +235,8 @@ pub(super) async fn time_alone_changes_a_code_with_its_events<S: Store>(store: S
     let person = desk.store.person_by_document(&document(1)).await.unwrap().unwrap();
     assert_eq!(desk.store.code_on_file(person).await.unwrap().unwrap().ends_at, Some(end));
     let before = desk.store.head().await.unwrap().seq;
-    let early = desk.store.reassess_due(10, &desk.rules(), end.minus(Duration::from_secs(1)), &SystemRandom).await.unwrap();
+    let early =
+        desk.store.reassess_due(10, &desk.rules(), end.minus(Duration::from_secs(1)), &SystemRandom).await.unwrap();
     assert_eq!((early.people, early.effect.head.seq), (0, before));
     let found = desk.store.reassess_person(person, &desk.rules(), end, &SystemRandom).await.unwrap();
     assert_eq!((found.people, desk.label(1).await.as_deref()), (1, Some("绿码")));
@@ -256,9 +259,9 @@ pub(super) async fn everybody_with_evidence_is_assessed_in_turn<S: Store>(store:
         after = last;
     }
     assert_eq!((people, desk.label(5).await.as_deref()), (5, Some("绿码")));
-    assert_eq!(desk.store.assessed_policy().await.unwrap(), 0);
-    desk.store.set_assessed_policy(7).await.unwrap();
-    assert_eq!(desk.store.assessed_policy().await.unwrap(), 7);
+    assert_eq!(desk.store.assessed_rules().await.unwrap(), 0);
+    desk.store.set_assessed_rules(7).await.unwrap();
+    assert_eq!(desk.store.assessed_rules().await.unwrap(), 7);
 }
 
 pub(super) async fn evidence_of_one_person_is_bounded<S: Store>(store: S) {
@@ -271,7 +274,10 @@ pub(super) async fn evidence_of_one_person_is_bounded<S: Store>(store: S) {
     assert_eq!(desk.put(&[test("more", 1, HOUR, false)]).await, [too_much]);
     // A correction of what is there takes no more room, and a withdrawal makes some.
     assert_eq!(desk.put(&[Record { revision: 1, ..test("t0", 1, DAY, false) }]).await, [Filed::Corrected]);
-    assert_eq!(desk.put(&[withdrawal("t1", 1), test("more", 1, HOUR, false)]).await, [Filed::Withdrawn, Filed::Accepted]);
+    assert_eq!(
+        desk.put(&[withdrawal("t1", 1), test("more", 1, HOUR, false)]).await,
+        [Filed::Withdrawn, Filed::Accepted]
+    );
     assert_eq!(desk.put(&[test("other", 2, HOUR, false)]).await, [Filed::Accepted]);
 }
 

@@ -78,7 +78,7 @@ impl Play<'_> {
             (now.minus(DAY), now.minus(Duration::from_secs(7200)), now.minus(Duration::from_secs(3600)));
         let dose = Content::Vaccination(Vaccination { dose: 2, give_time: Some(now.minus(DAY * 90).to_protobuf()) });
         let told = self.bring("lab-1", "health-commission", vec![test(yesterday, false), dose]).await?;
-        let shows = |at: UnixTime| move |tests: &[UnixTime]| tests.first() == Some(&at);
+        let shows = |at: UnixTime| move |tests: &[UnixTime]| tests.contains(&at);
         self.seen(report, "test-arrives", &present, PASS, Some(told), shows(yesterday)).await?;
         let told = self.bring("lab-1", "health-commission", vec![test(earlier, true)]).await?;
         self.seen(report, "test-positive", &present, ASSIST, Some(told), shows(earlier)).await?;
@@ -131,7 +131,8 @@ impl Play<'_> {
             evidence: "demonstration".into(),
         };
         let request = PutCodesRequest { request_id: request_id(), codes: vec![code] };
-        let mut answers = self.stage.desk.platform(self.member)?.put_codes(tokio_stream::once(request)).await?.into_inner();
+        let mut answers =
+            self.stage.desk.platform(self.member)?.put_codes(tokio_stream::once(request)).await?.into_inner();
         let answer = answers.message().await?.context("a batch has an answer")?;
         let told = Instant::now();
         ensure!(answer.changed_consents > 0, "the push changed nothing");
@@ -151,7 +152,8 @@ impl Play<'_> {
         };
         let records = contents.into_iter().map(record).collect();
         let request = PutEvidenceRequest { batch: 1, records, dry_run: false };
-        let mut answers = self.stage.desk.feed(self.member, feed)?.put_evidence(tokio_stream::once(request)).await?.into_inner();
+        let mut answers =
+            self.stage.desk.feed(self.member, feed)?.put_evidence(tokio_stream::once(request)).await?.into_inner();
         let answer = answers.message().await?.context("a batch has an answer")?;
         let told = Instant::now();
         let refused = answer.verdicts.iter().find(|verdict| verdict.verdict() != Verdict::Accepted);
@@ -179,7 +181,8 @@ impl Play<'_> {
             let got = Ending::of(&shown.map(|seen| seen.answer));
             let as_wanted = got == want && shows(&tests);
             if as_wanted || told.is_none_or(|told| told.elapsed() >= SEEN_WITHIN) {
-                let note = told.map(|told| format!("seen {:.1} ms after home's word", told.elapsed().as_secs_f64() * 1000.0));
+                let note =
+                    told.map(|told| format!("seen {:.1} ms after home's word", told.elapsed().as_secs_f64() * 1000.0));
                 // What is not shown in time is no success, whatever the outcome.
                 let want = if got == want && !as_wanted { Ending::Undocumented(tonic::Code::DataLoss) } else { want };
                 report.noted(name, want, got, ms, &note.unwrap_or_default());
@@ -218,7 +221,8 @@ fn words(code: &CodeExplanation) -> [String; 2] {
         Some(until) => (format!("，至 {until}"), format!(", until {until}")),
         None => (String::new(), String::new()),
     };
-    let from = code.evidence.first().map_or_else(String::new, |evidence| format!(" [{} {}]", evidence.source, evidence.class));
+    let from =
+        code.evidence.first().map_or_else(String::new, |evidence| format!(" [{} {}]", evidence.source, evidence.class));
     let (basis_zh, basis_en) = match code.rule_zh.is_empty() {
         true => (format!("{}（国家规定中没有这一条）", code.rule), format!("{} (no national rule)", code.rule)),
         false => (format!("{}（{}）", code.rule_zh, code.rule), format!("{} ({})", code.rule_en, code.rule)),
