@@ -9,8 +9,9 @@ CREATE TABLE rest_key (
 
 -- `document` and `reference` are keyed hashes: of the identity document, and of the name by which the member's own platform
 -- knows the person. A person has one of them at least. `particulars` are what was hashed, and the name, sealed: the document
--- and the name are absent for whom the platform alone has named so far. `code` is the assignment that holds, of all in `code`; none: no code. `base` is the one that stands whatever the
--- evidence said until then: by hand, by the platform, or seeded. `due_at` is when time alone may change the code.
+-- and the name are absent for whom the platform alone has named so far. `code` is the assignment that holds, of all in the
+-- table `code`; none: no code. `base` is the one that stands whatever the evidence said until then: by hand, by the platform,
+-- or seeded. `due_at` is when time alone may change the code.
 CREATE TABLE person (
     id          INTEGER PRIMARY KEY,
     document    BLOB    UNIQUE CHECK (length(document) = 16),
@@ -36,9 +37,9 @@ CREATE TABLE device (
 
 CREATE INDEX device_of_person ON device (person);
 
--- Every assignment ever made; `person` says which one holds; one without a label took away what was assigned before it. `assigned_at` is when the status
--- began to hold: recording the same status again keeps it, since what nobody could see change has not changed. `source` is
--- hand, platform, rules or seed. `ends_at` is when it runs out by its rule, `evidence` what it follows from, `covers` the
+-- Every assignment ever made; `person` says which one holds. One without a label took away what was assigned before it.
+-- `assigned_at` is when the status began to hold: recording the same status again keeps it, since what nobody could see
+-- change has not changed. `source` is hand, platform, rules or seed. `ends_at` is when it runs out by its rule, `evidence` what it follows from, `covers` the
 -- latest evidence about the person that was on file when a base was set: what comes after it counts beside the base.
 -- `justification` speaks of a person: it is sealed, with `key`.
 CREATE TABLE code (
@@ -112,6 +113,12 @@ CREATE TABLE evidence (
 
 CREATE INDEX evidence_of_person ON evidence (person, class, at) WHERE person IS NOT NULL;
 CREATE INDEX evidence_of_area ON evidence (detail, class) WHERE class IN (3, 6);
+-- Areas that are listed otherwise now, and the last stay there whose grade has been worked out anew.
+CREATE TABLE relisted (
+    area  INTEGER PRIMARY KEY,
+    after INTEGER NOT NULL
+) STRICT;
+
 CREATE INDEX evidence_by_end ON evidence (coalesce(until, at));
 
 -- The change log (DESIGN §7): one event per consent whose status changed or that was revoked. Numbers are given in the order

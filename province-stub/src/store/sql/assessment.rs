@@ -9,7 +9,7 @@ use proto::{random::Random, terms::Scope, time::UnixTime, token::Cti};
 use sqlx::{QueryBuilder, Row as _};
 
 use super::{
-    Connection, Database, Row, changes, codes, evidence, locks,
+    Connection, Database, Row, changes, codes, evidence, intake, locks,
     rows::{self, bytes, corrupt, optional_time, secs, uint},
 };
 use crate::{
@@ -126,7 +126,7 @@ pub(super) async fn settle(
     Ok(Effect { head, changed })
 }
 
-/// Whoever is due, some at most.
+/// Whoever is due, some at most; before them those whose stays were in an area that is listed otherwise now.
 pub(super) async fn due(
     connection: &mut Connection,
     limit: u32,
@@ -134,6 +134,9 @@ pub(super) async fn due(
     now: UnixTime,
     random: &dyn Random,
 ) -> Result<Reassessed, StoreError> {
+    if let Some(people) = intake::regrade(connection, limit).await? {
+        return again(connection, people, assess, now, random).await;
+    }
     let due = sqlx::query_scalar("SELECT id FROM person WHERE due_at <= $1 ORDER BY due_at LIMIT $2");
     let mut due: Vec<i64> = due.bind(secs(now)).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
     due.sort_unstable();
@@ -172,8 +175,11 @@ pub(super) async fn one(
     again(connection, vec![person.0], assess, now, random).await
 }
 
-/// When somebody is due next.
+/// When somebody is due next; at once, if an area is listed otherwise now.
 pub(super) async fn next_due(connection: &mut Connection) -> Result<Option<UnixTime>, StoreError> {
+    if intake::is_relisted(connection).await? {
+        return Ok(Some(UnixTime::from_secs(0)));
+    }
     let row =
         sqlx::query("SELECT min(due_at) AS due_at FROM person WHERE due_at IS NOT NULL").fetch_one(connection).await?;
     optional_time(&row, "due_at")

@@ -333,7 +333,7 @@ impl Batch {
         delete(connection, &self.replaced).await?;
         self.insert(connection, source, rows::secs(intake.now)).await?;
         for area in &self.relisted {
-            regrade(connection, *area, rows::secs(intake.now)).await?;
+            relist(connection, *area).await?;
         }
         let mut touched = Touched::default();
         for (whose, scope) in &self.touched {
@@ -459,25 +459,45 @@ async fn delete(connection: &mut Connection, ids: &[i64]) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Works out anew how risky stays in an area were, and has whoever stayed there looked at again: there may be many.
-async fn regrade(connection: &mut Connection, area: i64, now: i64) -> Result<(), StoreError> {
-    sqlx::query(
+/// Notes that an area's listings changed: how risky stays in it were is worked out anew, some at a time, since there may be many.
+async fn relist(connection: &mut Connection, area: i64) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO relisted (area, after) VALUES ($1, 0) ON CONFLICT (area) DO UPDATE SET after = 0")
+        .bind(area)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Whether stays wait for that.
+pub(super) async fn is_relisted(connection: &mut Connection) -> Result<bool, StoreError> {
+    let any: Option<i64> = sqlx::query_scalar("SELECT area FROM relisted LIMIT 1").fetch_optional(connection).await?;
+    Ok(any.is_some())
+}
+
+/// Works out anew how risky some stays were, and says who is to be looked at again; `None` if no stay waits for it.
+pub(super) async fn regrade(connection: &mut Connection, limit: u32) -> Result<Option<Vec<i64>>, StoreError> {
+    let Some((area, after)) = locks::relisted(connection).await? else { return Ok(None) };
+    let rows =
+        sqlx::query("SELECT id, person FROM evidence WHERE class = 3 AND detail = $1 AND id > $2 ORDER BY id LIMIT $3");
+    let rows = rows.bind(area).bind(after).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
+    let stays = rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("person")?)));
+    let stays: Vec<(i64, Option<i64>)> = stays.collect::<Result<_, StoreError>>()?;
+    let Some((last, _)) = stays.last() else {
+        sqlx::query("DELETE FROM relisted WHERE area = $1").bind(area).execute(connection).await?;
+        return Ok(Some(Vec::new()));
+    };
+    let people: BTreeSet<i64> = stays.iter().filter_map(|(_, person)| *person).collect();
+    let people: Vec<i64> = people.into_iter().collect();
+    locks::people(connection, &people).await?;
+    let mut update = QueryBuilder::<Database>::new(
         "UPDATE evidence SET grade = coalesce((SELECT max(listing.grade) FROM evidence AS listing \
          WHERE listing.class = 6 AND listing.detail = evidence.detail AND listing.at <= evidence.until \
-         AND (listing.until IS NULL OR listing.until >= evidence.at)), 0) WHERE class = 3 AND detail = $1",
-    )
-    .bind(area)
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query(
-        "UPDATE person SET due_at = $1 WHERE id IN (SELECT person FROM evidence WHERE class = 3 AND detail = $2) \
-         AND (due_at IS NULL OR due_at > $1)",
-    )
-    .bind(now)
-    .bind(area)
-    .execute(connection)
-    .await?;
-    Ok(())
+         AND (listing.until IS NULL OR listing.until >= evidence.at)), 0) WHERE class = 3 AND id IN (",
+    );
+    rows::list(&mut update, stays.iter().map(|(id, _)| *id));
+    update.push(")").build().execute(&mut *connection).await?;
+    sqlx::query("UPDATE relisted SET after = $1 WHERE area = $2").bind(last).bind(area).execute(connection).await?;
+    Ok(Some(people))
 }
 
 /// Forgets evidence that ended before a time, some rows at most. What goes on is kept: a case, a listing without an end.

@@ -22,6 +22,12 @@ pub(super) async fn people(connection: &mut Connection, people: &[i64]) -> Resul
     Ok(())
 }
 
+/// An area that is listed otherwise now, and the last stay there that has been looked at. Others take another one.
+pub(super) async fn relisted(connection: &mut Connection) -> Result<Option<(i64, i64)>, StoreError> {
+    let area = sqlx::query_as("SELECT area, after FROM relisted ORDER BY area LIMIT 1");
+    Ok(area.fetch_optional(connection).await?)
+}
+
 /// Keeps others from looking whether these values are there, and finding that they are not.
 pub(super) async fn values(_: &mut Connection, _: &[impl AsRef<[u8]>]) -> Result<(), StoreError> {
     Ok(())

@@ -198,9 +198,12 @@ pub(super) async fn a_stay_counts_as_its_area_was_listed<S: Store>(store: S) {
     for (revision, risk, label, events) in [(2, Some(Risk::High), Some("红码"), 1), (3, None, Some("绿码"), 2)] {
         let record = risk.map_or_else(|| withdrawal("l", revision), |risk| listing("l", revision, risk, None));
         desk.put(&[record]).await;
-        assert_eq!(desk.store.next_due().await.unwrap(), Some(NOW));
-        let again = desk.store.reassess_due(10, &desk.rules(), NOW, &SystemRandom).await.unwrap();
+        let reassess = async || desk.store.reassess_due(10, &desk.rules(), NOW, &SystemRandom).await.unwrap();
+        assert!(desk.store.next_due().await.unwrap().unwrap() < NOW);
+        let again = reassess().await;
         assert_eq!((again.people, again.effect.head.seq), (1, events));
+        assert_eq!(reassess().await.people, 0, "there is nobody else");
+        assert!(desk.store.next_due().await.unwrap().is_none_or(|due_at| due_at > NOW));
         assert_eq!(desk.label(1).await.as_deref(), label);
         assert_eq!(visits().await.len(), usize::from(risk.is_some()));
     }
