@@ -6,6 +6,7 @@
 pub mod verify;
 
 use std::{
+    cmp::Reverse,
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -228,7 +229,7 @@ pub async fn list<S: Store>(
     let asked = asked.into_iter().map(|access| Seen::Access(Box::new(access)));
     let mut accesses: Vec<_> = asked.chain(looked.into_iter().map(Seen::Look)).collect();
     let place = |seen: &Seen| (seen.key().time, seen.key().log.0, seen.key().index);
-    accesses.sort_by(|a, b| place(b).cmp(&place(a)));
+    accesses.sort_by_key(|seen| Reverse(place(seen)));
     accesses.truncate(size as usize);
     let full = accesses.len() == size as usize;
     let next = accesses.last().filter(|_| full).map(Seen::key);

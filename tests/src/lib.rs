@@ -3,6 +3,7 @@
 //! ```text
 //! conformance   cases from files against anybody's node, and a report
 //! certificates  certificates that nobody should believe
+//! evidence      what evidence costs, and whether what was acknowledged stays
 //! forge         signed objects made by hand
 //! freshness     how soon a change is seen, and what is said while programs stand still
 //! load          presentations at a rate, and what it costs to recognise them
@@ -12,6 +13,7 @@
 
 pub mod certificates;
 pub mod conformance;
+pub mod evidence;
 pub mod forge;
 pub mod freshness;
 pub mod load;

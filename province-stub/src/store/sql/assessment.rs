@@ -301,7 +301,7 @@ async fn honoured(
     }
     let mut query = QueryBuilder::<Database>::new("SELECT person, cti, scope FROM consent WHERE expires_at > ");
     query.push_bind(secs(now.minus(HONOURED_AFTER_EXPIRY))).push(" AND revoked_at IS NULL AND person IN (");
-    rows::list(&mut query, people.into_iter());
+    rows::list(&mut query, people);
     let mut handles = Vec::new();
     for row in query.push(")").build().fetch_all(connection).await? {
         if changed

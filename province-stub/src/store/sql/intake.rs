@@ -200,7 +200,7 @@ impl Batch {
         let mut query = QueryBuilder::<Database>::new(
             "SELECT id, detail, at, until, grade FROM evidence WHERE class = 6 AND detail IN (",
         );
-        rows::list(&mut query, areas.into_iter());
+        rows::list(&mut query, areas);
         for row in query.push(")").build().fetch_all(connection).await? {
             // A listing on file is known here by its row, one of this batch by its record.
             let id: i64 = row.try_get("id")?;
