@@ -45,7 +45,7 @@ use crate::{
     issuance::Issued,
     keys::{KeyError, Keys},
     metrics::NodeMetrics,
-    reassessment::{self, Progress},
+    reassessment::{self, AFTER_COMMIT, Progress, Step},
     seed::{self, SeededPerson},
     service::Endpoint,
     standing::{StandingConsent, issue_standing},
@@ -331,24 +331,28 @@ fn check_trusted(config: &Config, keys: &Keys, list: &TrustList) -> Result<(), N
     Ok(())
 }
 
-/// Works out the codes that time has changed, and after a new policy all of them.
+/// Works out the codes that time has changed, and by other rules all of them.
 async fn reassess<S: Store>(home: Arc<Home<S>>, trust: Arc<TrustStore>, metrics: NodeMetrics) {
-    let mut tick = interval(reassessment::EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut progress = Progress::default();
+    let (mut commits, mut progress) = (home.store.commits(), Progress::default());
     loop {
         let (standing, now) = (trust.current(), trust.clock().now());
+        commits.mark_unchanged();
         let edition = standing.policy_edition.version;
         match reassessment::some(&home, &standing.policy, edition, &mut progress, now).await {
-            Ok(None) => _ = tick.tick().await,
+            Ok(Step::Nothing(rest)) => {
+                tokio::select! {
+                    () = sleep(rest) => {}
+                    Ok(()) = commits.changed() => sleep(AFTER_COMMIT).await,
+                }
+            }
             // There may be more; whoever waits to write goes first.
-            Ok(Some(effect)) => {
+            Ok(Step::Done(effect)) => {
                 metrics.changed(effect.changed);
                 yield_now().await;
             }
             Err(error) => {
                 warn!(%error, "codes that time has changed could not be worked out");
-                tick.tick().await;
+                sleep(reassessment::EVERY).await;
             }
         }
     }

@@ -41,7 +41,7 @@ CREATE INDEX device_of_person ON device (person);
 -- `assigned_at` is when the status began to hold: recording the same status again keeps it, since what nobody could see
 -- change has not changed. `source` is hand, platform, rules or seed. `ends_at` is when it runs out by its rule, `evidence` what it follows from, `covers` the
 -- latest evidence about the person that was on file when a base was set: what comes after it counts beside the base.
--- `justification` speaks of a person: it is sealed, with `key`.
+-- `over_at` is since when it neither holds nor is the base. `justification` speaks of a person: it is sealed, with `key`.
 CREATE TABLE code (
     id            INTEGER PRIMARY KEY,
     person        INTEGER NOT NULL REFERENCES person (id),
@@ -57,9 +57,11 @@ CREATE TABLE code (
     key           INTEGER REFERENCES rest_key (id),
     ends_at       INTEGER,
     evidence      INTEGER,
-    covers        INTEGER NOT NULL DEFAULT 0
+    covers        INTEGER NOT NULL DEFAULT 0,
+    over_at       INTEGER
 ) STRICT;
 
+CREATE INDEX code_by_end ON code (over_at) WHERE over_at IS NOT NULL;
 CREATE INDEX code_of_person ON code (person, id);
 CREATE INDEX code_by_key ON code (key) WHERE key IS NOT NULL;
 

@@ -71,6 +71,7 @@ pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
         filing::a_file_has_all_there_is_and_goes_with_its_person,
         filing::evidence_is_forgotten_when_it_has_been_over_for_long,
         filing::batches_that_meet_leave_no_gap_and_no_old_code,
+        filing::past_codes_are_forgotten_and_what_may_stand_again_is_not,
     );
 }
 

@@ -54,6 +54,15 @@ enum Whose {
     Other(i64),
 }
 
+impl Whose {
+    const fn other(self) -> Option<i64> {
+        match self {
+            Self::Other(id) => Some(id),
+            Self::Nobody | Self::Named(_) => None,
+        }
+    }
+}
+
 /// What a row says, but for whom it is about and its grade.
 #[derive(Clone, PartialEq, Eq)]
 struct Says {
@@ -119,6 +128,7 @@ impl Batch {
         };
         batch.load_people(connection, vault, records).await?;
         batch.load_held(connection, source, records).await?;
+        batch.lock_former(connection).await?;
         batch.load_listings(connection, records).await?;
         Ok(batch)
     }
@@ -173,6 +183,12 @@ impl Batch {
             self.held.insert(row.try_get("record")?, held);
         }
         Ok(())
+    }
+
+    /// Whoever is not named any more by a correction or a withdrawal is as concerned as who is. They were not known before.
+    async fn lock_former(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let former: BTreeSet<i64> = self.held.values().filter_map(|held| held.whose.other()).collect();
+        locks::people(connection, &former.into_iter().collect::<Vec<_>>()).await
     }
 
     fn read_held(&self, row: &Row) -> Result<Held, StoreError> {

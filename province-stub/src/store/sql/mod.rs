@@ -310,6 +310,7 @@ impl Store for Backend {
             forgotten += accesses::sweep(&mut tx, now.minus(retention.accesses), SWEPT_AT_ONCE).await?;
             forgotten += file::sweep_looks(&mut tx, now.minus(retention.accesses), SWEPT_AT_ONCE).await?;
             forgotten += intake::sweep(&mut tx, now.minus(retention.evidence), SWEPT_AT_ONCE).await?;
+            forgotten += assessment::sweep(&mut tx, now.minus(retention.evidence), SWEPT_AT_ONCE).await?;
             self.commit(tx).await?;
             Ok(forgotten)
         });
