@@ -180,6 +180,7 @@ impl Federation {
                 sealing: self.path("sealing"),
                 at_rest: vec![KeySource::File(self.path("at-rest.key"))],
             },
+            postgres: None,
             watch: WatchLimits::default(),
             limits: ServerLimits {
                 max_request_bytes: 16 * 1024,

@@ -9,7 +9,7 @@
 //! is the end of its transaction, and whatever has to wait for somebody else asks [`locks`] first.
 
 mod accesses;
-mod changes;
+pub(super) mod changes;
 mod codes;
 mod consents;
 mod deletion;
@@ -26,7 +26,7 @@ use proto::{log::LogId, random::Random, statement::LogHead, terms::Scope, time::
 use tokio::sync::watch;
 use tracing::error;
 
-use super::{Backend, Connection, Database, Pool, Row, Transaction, locks};
+use super::{Backend, Connection, Database, Row, Transaction, locks};
 use crate::{
     document::Document,
     request::RequestKey,
@@ -89,7 +89,7 @@ impl Backend {
     async fn judge(&self, delivery: &Delivery) -> Result<Delivered, StoreError> {
         let busy = || StoreError::Unavailable("an access log's records are being read for another delivery".into());
         let _alone = self.judging.try_lock().map_err(|_| busy())?;
-        let sound = accesses::is_sound(&self.readers, delivery.log).await?;
+        let sound = accesses::is_sound(self, delivery.log).await?;
         if !sound {
             error!(log = %delivery.log, "an access log's records on file are not those that were taken in: see `access verify`");
             return Err(rows::corrupt("record"));
@@ -122,7 +122,7 @@ impl Store for Backend {
     }
 
     async fn device(&self, id: DeviceId) -> Result<Device, StoreError> {
-        people::device(&mut *self.reader().await?, id).await
+        self.attempt(|| async move { people::device(&mut *self.reader().await?, id).await }).await
     }
 
     async fn issue_consent(
@@ -148,10 +148,11 @@ impl Store for Backend {
     }
 
     async fn issue_standing(&self, consents: &[NewConsent], limit: u32) -> Result<(), StoreError> {
-        self.attempt(|| async move {
+        self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             consents::issue_standing(&mut tx, consents, limit).await?;
-            Ok(tx.commit().await?)
+            tx.commit().await?;
+            Ok(())
         })
         .await
     }
@@ -173,11 +174,12 @@ impl Store for Backend {
         after: Option<PageKey>,
         limit: u32,
     ) -> Result<Vec<IssuedConsent>, StoreError> {
-        consents::list(&mut *self.reader().await?, person, now, after, limit).await
+        self.attempt(|| async move { consents::list(&mut *self.reader().await?, person, now, after, limit).await })
+            .await
     }
 
     async fn revoke_standing(&self, now: UnixTime, random: &dyn Random) -> Result<u32, StoreError> {
-        self.attempt(|| async move {
+        self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             let revoked = consents::revoke_standing(&mut tx, now, random).await?;
             self.commit(tx).await?;
@@ -205,12 +207,15 @@ impl Store for Backend {
 
     async fn find(&self, cti: Cti, scope: Scope) -> Result<Snapshot, StoreError> {
         let vault = self.vault()?;
-        if consents::reads_evidence(scope) {
-            // Dropping a transaction that only read ends its snapshot.
-            return consents::find(&mut *self.snapshot().await?, vault, cti, scope).await;
-        }
-        // One statement is a snapshot of its own, and most lookups need no more.
-        consents::find(&mut *self.reader().await?, vault, cti, scope).await
+        self.attempt(|| async move {
+            if consents::reads_evidence(scope) {
+                // Dropping a transaction that only read ends its snapshot.
+                return consents::find(&mut *self.snapshot().await?, vault, cti, scope).await;
+            }
+            // One statement is a snapshot of its own, and most lookups need no more.
+            consents::find(&mut *self.reader().await?, vault, cti, scope).await
+        })
+        .await
     }
 
     async fn set_code(
@@ -235,7 +240,7 @@ impl Store for Backend {
 
     async fn seed(&self, people: &[NewPerson], now: UnixTime) -> Result<u32, StoreError> {
         let vault = self.vault()?;
-        self.attempt(|| async move {
+        self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             let added = people::seed(&mut tx, vault, people, now).await?;
             tx.commit().await?;
@@ -245,11 +250,12 @@ impl Store for Backend {
     }
 
     async fn person_by_document(&self, document: &Document) -> Result<Option<PersonId>, StoreError> {
-        people::by_document(&mut *self.reader().await?, self.vault()?, document).await
+        let vault = self.vault()?;
+        self.attempt(|| async move { people::by_document(&mut *self.reader().await?, vault, document).await }).await
     }
 
     async fn head(&self) -> Result<LogHead, StoreError> {
-        changes::head(&mut *self.reader().await?).await
+        self.attempt(|| async move { changes::head(&mut *self.reader().await?).await }).await
     }
 
     fn commits(&self) -> watch::Receiver<()> {
@@ -257,7 +263,7 @@ impl Store for Backend {
     }
 
     async fn changes(&self, after: u64, limit: u32) -> Result<Vec<Change>, StoreError> {
-        changes::after(&mut *self.reader().await?, after, limit).await
+        self.attempt(|| async move { changes::after(&mut *self.reader().await?, after, limit).await }).await
     }
 
     async fn record_accesses(&self, delivery: &Delivery) -> Result<Delivered, StoreError> {
@@ -277,19 +283,20 @@ impl Store for Backend {
         after: Option<AccessKey>,
         limit: u32,
     ) -> Result<Vec<TravelerAccess>, StoreError> {
-        accesses::list(&mut *self.reader().await?, person, until, after, limit).await
+        self.attempt(|| async move { accesses::list(&mut *self.reader().await?, person, until, after, limit).await })
+            .await
     }
 
     async fn access_logs(&self) -> Result<Vec<LogOnFile>, StoreError> {
-        accesses::logs(&mut *self.snapshot().await?).await
+        self.attempt(|| async move { accesses::logs(&mut *self.snapshot().await?).await }).await
     }
 
     async fn access_records(&self, log: LogId, from: u64, limit: u32) -> Result<Vec<RecordOnFile>, StoreError> {
-        accesses::records(&mut *self.reader().await?, log, from, limit).await
+        self.attempt(|| async move { accesses::records(&mut *self.reader().await?, log, from, limit).await }).await
     }
 
     async fn sweep(&self, now: UnixTime, access_retention: Duration) -> Result<u64, StoreError> {
-        let forgotten = self.attempt(|| async move {
+        let forgotten = self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             let mut forgotten = 0;
             for (statement, retention) in SWEEPS {
@@ -311,7 +318,7 @@ impl Store for Backend {
 
     async fn reseal(&self, limit: u32) -> Result<u64, StoreError> {
         let vault = self.vault()?;
-        self.attempt(|| async move {
+        self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             let resealed = rest::reseal(&mut tx, vault, limit).await?;
             tx.commit().await?;
