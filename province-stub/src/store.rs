@@ -2,11 +2,13 @@
 //!
 //! Upholds I4 (a new status and its change events are one transaction; a lookup reads status and log head in one
 //! snapshot) and I1 (a consent that was revoked is never found unrevoked afterwards). No SQL here: `store/sql` has it, once
-//! for every backend. [`sqlite`] is the embedded one, and the tests in `store/suite.rs` run against any.
+//! for every backend. [`sqlite`] is the embedded one, [`postgres`] the one of a server, and the tests in `store/suite.rs`
+//! run against any.
 
 pub mod access_log;
 pub mod filing;
 mod migrations;
+pub mod postgres;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;

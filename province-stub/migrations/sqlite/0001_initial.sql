@@ -125,7 +125,7 @@ CREATE INDEX evidence_by_end ON evidence (coalesce(until, at));
 
 -- The change log (DESIGN §7): one event per consent whose status changed or that was revoked. Numbers are given in the order
 -- of commits, without gaps; `log_head` remembers the last one when old events have been swept. `place` says which database
--- it is, so that a copy that was put back begins a new epoch. `rules` is the digest of the
+-- it is, so that a copy that was put back begins a new epoch; `previous` is the epoch before. `rules` is the digest of the
 -- policy's rules that all codes were worked out by last.
 CREATE TABLE change_log (
     seq  INTEGER PRIMARY KEY,
@@ -137,11 +137,12 @@ CREATE TABLE change_log (
 CREATE INDEX change_log_by_time ON change_log (at);
 
 CREATE TABLE log_head (
-    id     INTEGER PRIMARY KEY CHECK (id = 1),
-    epoch  BLOB    NOT NULL CHECK (length(epoch) = 16),
-    seq    INTEGER NOT NULL,
-    place  BLOB,
-    rules  INTEGER NOT NULL DEFAULT 0
+    id       INTEGER PRIMARY KEY CHECK (id = 1),
+    epoch    BLOB    NOT NULL CHECK (length(epoch) = 16),
+    previous BLOB    CHECK (length(previous) = 16),
+    seq      INTEGER NOT NULL,
+    place    BLOB,
+    rules    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- Requests already answered: the same request gets the same answer, another one under the same id is refused. `digest` is a
