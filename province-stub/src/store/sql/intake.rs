@@ -341,11 +341,7 @@ impl Batch {
         source: i64,
         intake: &Intake<'_>,
     ) -> Result<Touched, StoreError> {
-        for named in self.named.iter_mut().filter(|named| named.wanted && named.id.is_none()) {
-            if let PersonKey::Document(document) = &named.key {
-                named.id = Some(people::add_nameless(connection, vault, document).await?.0);
-            }
-        }
+        self.add_people(connection, vault).await?;
         delete(connection, &self.replaced).await?;
         self.insert(connection, source, rows::secs(intake.now)).await?;
         for area in &self.relisted {
@@ -363,6 +359,24 @@ impl Batch {
             }
         }
         Ok(touched)
+    }
+
+    /// Puts people on file whom nobody has named before.
+    async fn add_people(&mut self, connection: &mut Connection, vault: &Vault) -> Result<(), StoreError> {
+        let new = self.named.iter_mut().filter(|named| named.wanted && named.id.is_none());
+        let (mut places, mut documents) = (Vec::new(), Vec::new());
+        for named in new {
+            if let PersonKey::Document(document) = &named.key {
+                documents.push(document);
+                places.push(&mut named.id);
+            }
+        }
+        if documents.is_empty() {
+            return Ok(());
+        }
+        let people = people::add_nameless(connection, vault, &documents).await?;
+        places.into_iter().zip(people).for_each(|(place, person)| *place = Some(person.0));
+        Ok(())
     }
 
     async fn insert(&self, connection: &mut Connection, source: i64, now: i64) -> Result<(), StoreError> {
