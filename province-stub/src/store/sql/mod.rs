@@ -451,7 +451,7 @@ impl Store for Backend {
         self.attempt(|| async move {
             let mut tx = self.begin().await?;
             assessment::set_rules(&mut tx, digest).await?;
-            Ok(tx.commit().await?)
+            self.commit(tx).await
         })
         .await
     }
