@@ -228,8 +228,8 @@ pub async fn list<S: Store>(
     let looked = home.store.operator_looks(person, before, size).await?;
     let asked = asked.into_iter().map(|access| Seen::Access(Box::new(access)));
     let mut accesses: Vec<_> = asked.chain(looked.into_iter().map(Seen::Look)).collect();
-    let place = |seen: &Seen| (seen.key().time, seen.key().log.0, seen.key().index);
-    accesses.sort_by_key(|seen| Reverse(place(seen)));
+    // Of one second each stays where the store has it: its next page goes on from there.
+    accesses.sort_by_key(|seen| Reverse(seen.key().time));
     accesses.truncate(size as usize);
     let full = accesses.len() == size as usize;
     let next = accesses.last().filter(|_| full).map(Seen::key);

@@ -94,20 +94,20 @@ pub async fn take_in<S: Store>(
     Ok(Answered { verdicts: verdicts.collect(), effect: pushed.effect })
 }
 
-/// Refused in this order: a time yet to come, a label the policy does not have for this member, a label that is not green
-/// without a rule, an authority of another member.
+/// Refused in this order: a time yet to come, an authority of another member, a label the policy does not have for this member, a
+/// label that is not green without a rule.
 fn check(member: Member, policy: &Policy, now: UnixTime, pushed: &PushedCode) -> Result<(), Refusal> {
     if pushed.assigned_at > now.plus(CLOCK_LEEWAY) {
         return Err(Refusal::field("assign_time", "not in the future"));
     }
     let Some(code) = &pushed.code else { return Ok(()) };
+    if code.authority.as_ref().is_some_and(|by| by.member() != member && by.member() != Member::PLATFORM) {
+        return Err(Refusal::field("authority", "is of the member itself or of 00"));
+    }
     let meaning = policy.meaning(member, &code.label);
     let meaning = meaning.ok_or_else(|| Refusal::new(Reason::LabelUnknown).with("label", &code.label))?;
-    match &code.authority {
-        None if meaning != Meaning::Level(Level::Green) => Err(Refusal::missing("rule")),
-        Some(authority) if authority.member() != member && authority.member() != Member::PLATFORM => {
-            Err(Refusal::field("authority", "is of the member itself or of 00"))
-        }
-        _ => Ok(()),
+    if code.rule.is_none() && meaning != Meaning::Level(Level::Green) {
+        return Err(Refusal::missing("rule"));
     }
+    Ok(())
 }

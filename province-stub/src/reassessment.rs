@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use proto::policy::Policy;
-use tracing::{info, instrument};
+use tracing::{Instrument as _, debug_span, info};
 
 use crate::{
     home::Home,
@@ -46,7 +46,6 @@ pub enum Step {
 
 /// Assesses some of those who are due, or else some of those who have not been assessed by the rules of this edition of the policy
 /// yet. Says what followed, or that nothing was to be done.
-#[instrument(level = "debug", name = "reassess", skip_all)]
 pub async fn some<S: Store>(
     home: &Home<S>,
     policy: &Policy,
@@ -55,9 +54,12 @@ pub async fn some<S: Store>(
     now: UnixTime,
 ) -> Result<Step, StoreError> {
     let rules = Rules::new(home.member, policy);
+    // A span for what is done, and none for having looked.
+    let span = || debug_span!("reassess");
     let next_due = home.store.next_due().await?;
     if next_due.is_some_and(|due_at| due_at <= now) {
-        let Reassessed { effect, .. } = home.store.reassess_due(AT_ONCE, &rules, now, &*home.random).await?;
+        let due = home.store.reassess_due(AT_ONCE, &rules, now, &*home.random);
+        let Reassessed { effect, .. } = due.instrument(span()).await?;
         return Ok(Step::Done(effect));
     }
     let digest = match progress.seen {
@@ -75,7 +77,8 @@ pub async fn some<S: Store>(
         return Ok(Step::Nothing(next_due.map_or(EVERY, |due_at| Duration::from_secs(due_at.since(now)).min(EVERY))));
     }
     let after = progress.after.unwrap_or(PersonId(0));
-    let (reassessed, last) = home.store.reassess_following(after, AT_ONCE, &rules, now, &*home.random).await?;
+    let following = home.store.reassess_following(after, AT_ONCE, &rules, now, &*home.random);
+    let (reassessed, last) = following.instrument(span()).await?;
     progress.after = last;
     if last.is_none() {
         home.store.set_assessed_rules(digest).await?;

@@ -65,7 +65,7 @@ const PUT_CODES: &str = "tongxing.assignment.v1.AssignmentService/PutCodes";
 
 /// The largest message of services that take in batches: deliveries of access records, evidence, pushed codes. All other calls are
 /// about one thing.
-const MAX_BATCH_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_BATCH_BYTES: usize = 256 * 1024;
 
 /// How often what is past its retention is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);

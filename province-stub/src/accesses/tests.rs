@@ -8,7 +8,7 @@ use tonic_types::StatusExt as _;
 use super::*;
 use crate::{
     seed::Condition,
-    store::StoreError,
+    store::{StoreError, filing::OperatorAccess},
     test_support::{Fixture, HOUR, NOW, ReplicaLog, entry, member, replica, seeded, tree},
 };
 
@@ -197,6 +197,42 @@ async fn pages_end_where_the_accesses_do() {
         }
     }
     assert_eq!((indexes, sizes), (vec![4, 3, 2, 1, 0], vec![2, 2, 1]));
+}
+
+#[tokio::test]
+async fn pages_of_several_logs_and_of_operators_looks_have_each_once() {
+    let mut logs: Vec<_> = (0..4).map(|_| ReplicaLog::new([])).collect();
+    let fixture = fixture(&logs.iter().collect::<Vec<_>>()).await;
+    let person = seeded(Condition::Green);
+    let (device, _) = fixture.enroll(&person).await;
+    let phone = fixture.phone(&person, |_| {}).await;
+    let ago = |seconds| NOW.minus(Duration::from_secs(seconds));
+    for log in &mut logs {
+        // All in the same two seconds: what is beside what is decided by more than the time.
+        log.records.extend([10, 5, 5].map(|seconds| entry(phone.issued.cti, ago(seconds)).encode()));
+        fixture.deliver(log, 0, 3, 3).await;
+    }
+    for (reason, seconds) in [("before", 20), ("amid", 10), ("amid again", 10), ("beside", 5), ("after", 0)] {
+        let (operator, reason) = ("41/operator/li".to_owned(), reason.to_owned());
+        let look = OperatorAccess { document: person.document.clone(), operator, reason, now: ago(seconds) };
+        fixture.home.store.record_operator_access(&look).await.unwrap();
+    }
+    let whole = list(&fixture.home, &fixture.policy, NOW, device, None, 50).await.unwrap();
+    assert_eq!((whole.accesses.len(), whole.next), (17, None));
+    let times: Vec<_> = whole.accesses.iter().map(|seen| seen.key().time).collect();
+    assert!(times.is_sorted_by(|a, b| a >= b), "newest first: {times:?}");
+    for size in 1..=17 {
+        let (mut paged, mut after) = (Vec::new(), None);
+        loop {
+            let page = list(&fixture.home, &fixture.policy, NOW, device, after, size).await.unwrap();
+            paged.extend(page.accesses);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(paged, whole.accesses, "in pages of {size}");
+    }
 }
 
 /// `cargo test --profile measure -p province-stub --lib -- --ignored --nocapture records_a_second`

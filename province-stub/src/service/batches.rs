@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming};
 use tracing::Instrument as _;
 
-use crate::accesses::UnderWay;
+use crate::{accesses::UnderWay, server::MAX_BATCH_BYTES};
 
 /// Answers that wait for their reader.
 const WAITING: usize = 8;
@@ -65,7 +65,7 @@ where
 /// Why a stream cannot be read on.
 fn broken(status: &Status) -> Refusal {
     match status.code() {
-        Code::OutOfRange => Refusal::new(Reason::RequestTooLarge),
+        Code::OutOfRange => Refusal::new(Reason::RequestTooLarge).with("max_bytes", MAX_BATCH_BYTES),
         _ => Refusal::new(Reason::RequestMalformed),
     }
 }

@@ -160,3 +160,6 @@ fn risk(number: i32) -> Result<Risk, Refusal> {
 fn refuse_if_set(field: &'static str, set: bool) -> Result<(), Refusal> {
     if set { Err(Refusal::field(field, "is not said of this")) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,15 +113,30 @@ async fn take(
     match (&pushed.code, base) {
         (None, Some(_)) if by_platform => {
             withdraw(connection, push, person, pushed.assigned_at).await?;
+            set_base(connection, person, None).await?;
             Ok(Assignment::Withdrawn)
         }
-        // Nothing of the platform's stands.
+        // What was set by hand stands, but nothing of the platform's is beneath it any more.
+        (None, Some(_)) if pushed_before(connection, person).await? => {
+            withdraw(connection, push, person, pushed.assigned_at).await?;
+            Ok(Assignment::Withdrawn)
+        }
+        // The platform has said nothing.
         (None, _) => Ok(Assignment::Unchanged),
         (Some(code), Some(base)) if by_platform && says_the_same(code, &base) => Ok(Assignment::Unchanged),
         (Some(code), _) => {
             assign(connection, sealing, push, number, person, code, pushed.assigned_at).await?;
             Ok(Assignment::Assigned)
         }
+    }
+}
+
+/// Whether a code of the platform's is on file that it has not taken back.
+async fn pushed_before(connection: &mut Connection, person: PersonId) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT label FROM code WHERE person = $1 AND source = 'platform' ORDER BY id DESC LIMIT 1");
+    match row.bind(person.0).fetch_optional(connection).await? {
+        Some(row) => Ok(row.try_get::<Option<&str>, _>("label")?.is_some()),
+        None => Ok(false),
     }
 }
 
@@ -162,7 +177,7 @@ async fn assign(
     set_base(connection, person, Some(id)).await
 }
 
-/// Notes that the platform has no code for a person any more.
+/// Puts on file that the platform has no code for a person any more.
 async fn withdraw(
     connection: &mut Connection,
     push: Push<'_>,
@@ -178,9 +193,9 @@ async fn withdraw(
     .bind(secs(push.now))
     .bind(push.platform)
     .bind(push.request_id)
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    set_base(connection, person, None).await
+    Ok(())
 }
 
 /// Ends what was set by hand. What the platform said last, or was seeded, stands again.

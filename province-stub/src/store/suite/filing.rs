@@ -372,6 +372,52 @@ pub(super) async fn pushed_codes_are_the_platforms_until_it_takes_them_back<S: S
     assert_eq!((desk.label(1).await.as_deref(), desk.store.head().await.unwrap().seq), (Some("绿码"), before + 1));
 }
 
+pub(super) async fn what_the_platform_took_back_beneath_a_hand_does_not_stand_again<S: Store>(store: S) {
+    let desk = Desk::new(store);
+    let red = pushed("p-1", "红码", Some(("R-CASE", "41/cdc")), NOW.minus(HOUR));
+    desk.push("push-0001", std::slice::from_ref(&red), NOW).await.unwrap();
+    desk.bind("p-1", 1).await.unwrap();
+    let by_hand = NewAssignment {
+        document: document(1),
+        label: "绿码".into(),
+        rule: "R-CLEAR".into(),
+        authority: by("41/cdc"),
+        justification: "looked into".into(),
+        set_by: "41/operator/li".into(),
+        now: NOW,
+    };
+    let request_of = |method, id: &str| RequestKey { method, ..request(id, "") };
+    desk.store.set_code(&request_of(Method::SetCode, "set-code-1"), &by_hand, &SystemRandom).await.unwrap();
+    let gone = PushedCode { code: None, assigned_at: NOW, ..red };
+    let verdicts = desk.push("push-0002", &[gone.clone(), gone], NOW).await.unwrap();
+    assert_eq!(verdicts, [Assignment::Withdrawn, Assignment::Unchanged]);
+    assert_eq!(desk.label(1).await.as_deref(), Some("绿码"), "what was set by hand stands");
+    let cleared =
+        Cleared { document: document(1), justification: "done".into(), cleared_by: "41/operator/li".into(), now: NOW };
+    let request = request_of(Method::ClearCode, "clear-code-1");
+    desk.store.clear_code(&request, &cleared, &desk.rules(), &SystemRandom).await.unwrap();
+    assert_eq!(desk.label(1).await, None, "a red that nobody stands for any more");
+}
+
+pub(super) async fn a_listing_that_brings_an_end_nearer_is_an_event<S: Store>(store: S) {
+    let desk = Desk::new(store);
+    // Listed, not listed any more: nothing follows from the stay, and time changes nothing.
+    desk.put(&[listing("l", 0, Risk::Low, None), stay("s", 1, DAY), test("t", 1, HOUR, false)]).await;
+    desk.put(&[withdrawal("l", 1)]).await;
+    // Some are looked at, and then there is nobody else.
+    let reassess = async || desk.store.reassess_due(10, &desk.rules(), NOW, &SystemRandom).await.unwrap();
+    assert_eq!((reassess().await.people, reassess().await.people), (1, 0));
+    assert_eq!((desk.label(1).await.as_deref(), desk.store.next_due().await.unwrap()), (Some("绿码"), None));
+    desk.consent(1, Scope::LEVEL).await;
+    let before = desk.store.head().await.unwrap().seq;
+    // Green as before, but only until the test is too old: a statement that says it for longer is old.
+    desk.put(&[listing("l", 2, Risk::Low, None)]).await;
+    let again = reassess().await;
+    assert_eq!((desk.label(1).await.as_deref(), again.effect.head.seq), (Some("绿码"), before + 1));
+    assert_eq!(reassess().await.people, 0);
+    assert_eq!(desk.store.next_due().await.unwrap(), Some(NOW.minus(HOUR).plus(DAY * 3)));
+}
+
 pub(super) async fn a_reference_is_one_persons<S: Store>(store: S) {
     let desk = Desk::new(store);
     desk.push("push-0001", &[pushed("p-1", "绿码", None, NOW), pushed("p-2", "绿码", None, NOW)], NOW).await.unwrap();

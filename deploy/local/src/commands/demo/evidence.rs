@@ -156,6 +156,8 @@ impl Play<'_> {
             self.stage.desk.feed(self.member, feed)?.put_evidence(tokio_stream::once(request)).await?.into_inner();
         let answer = answers.message().await?.context("a batch has an answer")?;
         let told = Instant::now();
+        // A feed has one stream at a time: this one is over before the next one begins.
+        ensure!(answers.message().await?.is_none(), "more than was asked is answered");
         let refused = answer.verdicts.iter().find(|verdict| verdict.verdict() != Verdict::Accepted);
         ensure!(refused.is_none(), "not taken in: {refused:?}");
         Ok(told)

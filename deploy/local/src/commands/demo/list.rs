@@ -41,6 +41,9 @@ pub(super) fn print(home: Member, phone: &Phone, accesses: &[Access], json: bool
 }
 
 fn lines(access: &Access, phone: &Phone) -> [String; 2] {
+    if !access.operator_reason.is_empty() {
+        return looked(access);
+    }
     let category = access.venue.parse().ok().map(|venue: VenueId| category(venue.category()));
     let ((place, place_en), (why, why_en)) = (category.unwrap_or(("其他", "other")), purpose(access));
     let (on, on_en) = shown_on(access, phone);
@@ -55,6 +58,15 @@ fn lines(access: &Access, phone: &Phone) -> [String; 2] {
     [
         format!("{place}（{venue}{by}），目的：{why}，{on}。{told}"),
         format!("{place_en}, for {why_en}, {on_en}. {told_en}"),
+    ]
+}
+
+/// It was no venue: somebody on the member's own staff looked, and the traveler reads who and what for.
+fn looked(access: &Access) -> [String; 2] {
+    let Access { caller, operator_reason, .. } = access;
+    [
+        format!("归属省工作人员（{caller}）查看了健康码及赋码依据，事由：{operator_reason}"),
+        format!("Staff of the home province ({caller}) looked at the code and why it is so. Reason: {operator_reason}"),
     ]
 }
 
@@ -191,12 +203,30 @@ fn line_of_json(access: &Access) -> serde_json::Value {
         "exchange_id": traveler::hex(&access.exchange_id),
         "log": traveler::hex(&access.log),
         "log_index": access.log_index,
+        "operator_reason": access.operator_reason,
     }})
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_look_of_the_members_own_staff_says_who_and_what_for() {
+        let look = Access {
+            caller: "44/operator/li".into(),
+            operator_reason: "12345 来电复核".into(),
+            time: Some(UnixTime::from_secs(1_800_000_000).to_protobuf()),
+            ..Access::default()
+        };
+        let [zh, en] = looked(&look);
+        for line in [&zh, &en] {
+            assert!(line.contains("44/operator/li") && line.contains("12345 来电复核"), "{line}");
+        }
+        assert!(zh.contains("归属省工作人员") && en.contains("Staff of the home province"), "{zh} {en}");
+        assert_eq!(line_of_json(&look)["access"]["operator_reason"], "12345 来电复核");
+        assert_eq!(time(&look), "2027-01-15 16:00:00");
+    }
 
     #[test]
     fn what_was_said_of_a_code_without_basis_is_not_nothing() {
