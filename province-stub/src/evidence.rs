@@ -10,8 +10,10 @@ use crate::document::{Document, DocumentType};
 
 /// The highest revision of a record.
 pub const MAX_REVISION: u32 = 1_000_000;
-/// Records of evidence that are on file about one person at most.
+/// Records of evidence of one source that are on file about one person at most.
 pub const MAX_EVIDENCE: u32 = 1_000;
+/// Listings of one area that are on file at most.
+pub const MAX_LISTINGS: usize = 200;
 
 /// A name that another system gave to something of its own: 1 to 64 characters of A–Z, a–z, 0–9, '.', '_', ':' and '-', and
 /// not a resident ID's number.
@@ -59,6 +61,8 @@ pub enum Content {
         /// In whose name.
         authority: Authority,
     },
+    /// Something that was over longer ago than evidence is kept: of an earlier revision it takes the place, and counts no more.
+    TooOld,
     /// Nothing any more.
     Withdrawn,
 }
@@ -153,6 +157,13 @@ pub struct Evidence {
     pub authority: Option<Authority>,
     /// When it came.
     pub received_at: UnixTime,
+}
+
+impl Listing {
+    /// Whether it has any time from one to another, both included.
+    pub fn is_amid(&self, from: UnixTime, to: UnixTime) -> bool {
+        self.since <= to && self.until.is_none_or(|until| until >= from)
+    }
 }
 
 impl Foreign {

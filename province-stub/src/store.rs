@@ -196,7 +196,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn put_codes(
         &self,
         request: &RequestKey,
-        codes: &[PushedCode],
+        codes: &[Option<PushedCode>],
         assess: &dyn Assess,
         random: &dyn Random,
     ) -> impl Future<Output = Result<PushedIn, StoreError>> + Send;

@@ -80,6 +80,13 @@ pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
         filing::evidence_is_forgotten_when_it_has_been_over_for_long,
         filing::batches_that_meet_leave_no_gap_and_no_old_code,
         filing::past_codes_are_forgotten_and_what_may_stand_again_is_not,
+        filing::an_empty_batch_has_an_answer,
+        filing::a_push_covers_what_was_there_when_it_was_decided,
+        filing::whom_feed_and_platform_know_is_one_when_a_device_says_so,
+        filing::a_correction_to_what_is_not_kept_makes_the_former_count_no_more,
+        filing::a_stay_whose_risk_rises_counts_beside_what_was_set,
+        filing::whoever_was_known_by_evidence_alone_is_forgotten_with_it,
+        filing::one_source_crowds_out_no_other_and_an_area_has_so_many_listings,
     );
 }
 

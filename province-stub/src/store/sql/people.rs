@@ -12,7 +12,7 @@ use sqlx::{QueryBuilder, Row as _, query_builder::Separated};
 use super::{
     Connection, Database,
     evidence::{DOSE, HIGH, MEDIUM, STAY, TEST},
-    locks,
+    locks, merge,
     rest::{self, Named},
     rows::{self, bytes, corrupt, secs},
 };
@@ -115,7 +115,7 @@ pub(super) async fn add_nameless(
     let people: Vec<_> = found.into_iter().collect::<Option<_>>().ok_or(StoreError::PersonUnknown)?;
     let mut ids = people.clone();
     ids.sort_unstable();
-    locks::people(connection, &ids).await?;
+    lock(connection, &ids).await?;
     Ok(people.into_iter().map(PersonId).collect())
 }
 
@@ -179,6 +179,14 @@ async fn add(
     Ok(id.map(PersonId))
 }
 
+/// Locks people whom a batch is about. Somebody who was forgotten since they were found makes it one to send again.
+pub(super) async fn lock(connection: &mut Connection, people: &[i64]) -> Result<(), StoreError> {
+    match locks::people(connection, people).await {
+        Err(StoreError::PersonUnknown) => Err(StoreError::Unavailable("somebody was forgotten meanwhile".into())),
+        locked => locked,
+    }
+}
+
 /// What names a person who is there.
 pub(super) async fn named(connection: &mut Connection, vault: &Vault, person: PersonId) -> Result<Named, StoreError> {
     let row = sqlx::query(
@@ -220,7 +228,11 @@ pub(super) async fn enroll(
 async fn whose(connection: &mut Connection, vault: &Vault, device: &NewDevice) -> Result<PersonId, StoreError> {
     let (by_document, by_reference) = both(connection, vault, device).await?;
     let person = match (by_document, by_reference) {
-        (Some(one), Some(other)) if one != other => return Err(StoreError::ReferenceDiffers),
+        // Evidence has named them by document, the platform by reference: they are one.
+        (Some(person), Some(referred)) if person != referred => {
+            merge::join(connection, vault, person, referred, device.now).await?;
+            return complete(connection, vault, person, device).await.map(|()| person);
+        }
         (Some(person), _) | (None, Some(person)) => person,
         (None, None) => {
             let key = rest::current(connection, vault).await?;
@@ -273,6 +285,11 @@ async fn complete(
     }
     if complete == known {
         return Ok(());
+    }
+    if vault.keys().len() > 1 {
+        let mut hashes = rest::hashes(vault, &device.document);
+        hashes.extend(device.reference.iter().flat_map(|reference| rest::reference_hashes(vault, reference)));
+        locks::values(connection, &hashes).await?;
     }
     let (key, sealed) = (rest::current(connection, vault).await?, rest::seal(vault, &complete));
     sqlx::query("UPDATE person SET document = $1, reference = $2, particulars = $3, key = $4 WHERE id = $5")
