@@ -135,12 +135,12 @@ pub(super) async fn due(
     random: &dyn Random,
 ) -> Result<Reassessed, StoreError> {
     if let Some(people) = intake::regrade(connection, limit).await? {
-        return again(connection, people, assess, now, random).await;
+        return again(connection, people, Scope::RISK_AREAS, assess, now, random).await;
     }
     let due = sqlx::query_scalar("SELECT id FROM person WHERE due_at <= $1 ORDER BY due_at LIMIT $2");
     let mut due: Vec<i64> = due.bind(secs(now)).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
     due.sort_unstable();
-    again(connection, due, assess, now, random).await
+    again(connection, due, Scope::LEVEL, assess, now, random).await
 }
 
 /// The next people with evidence after one of them, some at most, and who the last of them was.
@@ -161,7 +161,7 @@ pub(super) async fn following(
     .fetch_all(&mut *connection)
     .await?;
     let last = people.last().copied().map(PersonId);
-    Ok((again(connection, people, assess, now, random).await?, last))
+    Ok((again(connection, people, Scope::LEVEL, assess, now, random).await?, last))
 }
 
 /// One person.
@@ -172,7 +172,7 @@ pub(super) async fn one(
     now: UnixTime,
     random: &dyn Random,
 ) -> Result<Reassessed, StoreError> {
-    again(connection, vec![person.0], assess, now, random).await
+    again(connection, vec![person.0], Scope::LEVEL, assess, now, random).await
 }
 
 /// When somebody is due next; at once, if an area is listed otherwise now.
@@ -197,17 +197,18 @@ pub(super) async fn set_rules(connection: &mut Connection, digest: u64) -> Resul
     Ok(())
 }
 
-/// Whoever is looked at again may have been in an area whose listing changed: what is disclosed of that may have, too.
+/// Looks at people again, of whom something of this scope has changed; of the level alone if only the code may have.
 async fn again(
     connection: &mut Connection,
     people: Vec<i64>,
+    scope: Scope,
     assess: &dyn Assess,
     now: UnixTime,
     random: &dyn Random,
 ) -> Result<Reassessed, StoreError> {
     locks::people(connection, &people).await?;
     let mut touched = Touched::default();
-    people.iter().for_each(|person| touched.touch(*person, Scope::RISK_AREAS));
+    people.iter().for_each(|person| touched.touch(*person, scope));
     let effect = settle(connection, &touched, assess, now, random).await?;
     Ok(Reassessed { people: people.len() as u32, effect })
 }

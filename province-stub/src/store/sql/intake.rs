@@ -474,30 +474,34 @@ pub(super) async fn is_relisted(connection: &mut Connection) -> Result<bool, Sto
     Ok(any.is_some())
 }
 
-/// Works out anew how risky some stays were, and says who is to be looked at again; `None` if no stay waits for it.
+/// Works out anew how risky some stays were, and says whose were not what they had been; `None` if no stay waits for it.
 pub(super) async fn regrade(connection: &mut Connection, limit: u32) -> Result<Option<Vec<i64>>, StoreError> {
     let Some((area, after)) = locks::relisted(connection).await? else { return Ok(None) };
-    let rows =
-        sqlx::query("SELECT id, person FROM evidence WHERE class = 3 AND detail = $1 AND id > $2 ORDER BY id LIMIT $3");
+    let rows = sqlx::query(
+        "SELECT id, person, grade FROM evidence WHERE class = 3 AND detail = $1 AND id > $2 ORDER BY id LIMIT $3",
+    );
     let rows = rows.bind(area).bind(after).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
-    let stays = rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("person")?)));
-    let stays: Vec<(i64, Option<i64>)> = stays.collect::<Result<_, StoreError>>()?;
-    let Some((last, _)) = stays.last() else {
+    let stays = rows.iter().map(|row| Ok((row.try_get("id")?, (row.try_get("person")?, row.try_get("grade")?))));
+    let stays: BTreeMap<i64, (Option<i64>, i64)> = stays.collect::<Result<_, StoreError>>()?;
+    let Some(last) = stays.keys().next_back() else {
         sqlx::query("DELETE FROM relisted WHERE area = $1").bind(area).execute(connection).await?;
         return Ok(Some(Vec::new()));
     };
-    let people: BTreeSet<i64> = stays.iter().filter_map(|(_, person)| *person).collect();
-    let people: Vec<i64> = people.into_iter().collect();
-    locks::people(connection, &people).await?;
+    let people: BTreeSet<i64> = stays.values().filter_map(|(person, _)| *person).collect();
+    locks::people(connection, &people.into_iter().collect::<Vec<_>>()).await?;
     let mut update = QueryBuilder::<Database>::new(
         "UPDATE evidence SET grade = coalesce((SELECT max(listing.grade) FROM evidence AS listing \
          WHERE listing.class = 6 AND listing.detail = evidence.detail AND listing.at <= evidence.until \
          AND (listing.until IS NULL OR listing.until >= evidence.at)), 0) WHERE class = 3 AND id IN (",
     );
-    rows::list(&mut update, stays.iter().map(|(id, _)| *id));
-    update.push(")").build().execute(&mut *connection).await?;
+    rows::list(&mut update, stays.keys().copied());
+    let mut changed = BTreeSet::new();
+    for row in update.push(") RETURNING id, grade").build().fetch_all(&mut *connection).await? {
+        let grade: i64 = row.try_get("grade")?;
+        changed.extend(stays.get(&row.try_get("id")?).filter(|(_, before)| *before != grade).and_then(|(who, _)| *who));
+    }
     sqlx::query("UPDATE relisted SET after = $1 WHERE area = $2").bind(last).bind(area).execute(connection).await?;
-    Ok(Some(people))
+    Ok(Some(changed.into_iter().collect()))
 }
 
 /// Forgets evidence that ended before a time, some rows at most. What goes on is kept: a case, a listing without an end.
