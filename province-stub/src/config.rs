@@ -49,6 +49,8 @@ pub struct Config {
     pub trust: TrustFiles,
     /// The node's secrets.
     pub keys: KeyFiles,
+    /// The server that its store is on, if it is not in [`data_dir`](Self::data_dir).
+    pub postgres: Option<PostgresConfig>,
     /// Bounds.
     pub limits: ServerLimits,
     /// Those of the change stream.
@@ -57,6 +59,33 @@ pub struct Config {
     pub feeds: Feeds,
     /// The backends that may push codes.
     pub platforms: Platforms,
+}
+
+/// A PostgreSQL server.
+#[derive(Clone, Debug)]
+pub struct PostgresConfig {
+    /// Its URL, which may hold a password.
+    pub url: KeySource,
+    /// Bounds.
+    pub limits: PostgresLimits,
+}
+
+/// Bounds of what a PostgreSQL server is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct PostgresLimits {
+    /// Connections of this node.
+    pub max_connections: u32,
+    /// How long a call waits for one of them.
+    pub acquire_timeout: Duration,
+    /// How long one statement may take, and wait for another one.
+    pub statement_timeout: Duration,
+}
+
+impl Default for PostgresLimits {
+    fn default() -> Self {
+        let second = Duration::from_secs(1);
+        Self { max_connections: 16, acquire_timeout: second, statement_timeout: second }
+    }
 }
 
 /// How many feeds, and how many platforms, there may be.
@@ -87,6 +116,8 @@ struct Document {
     trust: TrustSection,
     keys: KeysSection,
     #[serde(default)]
+    store: StoreSection,
+    #[serde(default)]
     limits: LimitsSection,
     #[serde(default)]
     watch: WatchSection,
@@ -108,6 +139,18 @@ struct WatchSection {
     max_streams: usize,
     #[serde(with = "humantime_serde")]
     max_wait: Duration,
+}
+
+/// `[store]`: where what the node remembers is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct StoreSection {
+    postgres: Option<String>,
+    max_connections: usize,
+    #[serde(with = "humantime_serde")]
+    acquire_timeout: Duration,
+    #[serde(with = "humantime_serde")]
+    statement_timeout: Duration,
 }
 
 /// `[keys]`: the node's secrets, mode 0600.
@@ -140,6 +183,7 @@ impl Config {
             trust: document.trust.files(path, &domain, data_dir.join("held"))?,
             credentials: document.identity.files(path),
             keys: document.keys.files(path)?,
+            postgres: document.store.check(path)?,
             limits: document.limits.check(path, STREAMS)?,
             watch: document.watch.check(path)?,
             feeds: check_feeds(path, document.feeds)?,
@@ -151,7 +195,7 @@ impl Config {
         })
     }
 
-    /// The file its store is in.
+    /// The file its store is in, if it is on no server.
     pub fn database(&self) -> PathBuf {
         self.data_dir.join("node.db")
     }
@@ -196,6 +240,27 @@ impl Default for WatchSection {
     fn default() -> Self {
         let WatchLimits { max_streams, max_wait } = WatchLimits::default();
         Self { max_streams, max_wait }
+    }
+}
+
+impl Default for StoreSection {
+    fn default() -> Self {
+        let PostgresLimits { max_connections, acquire_timeout, statement_timeout } = PostgresLimits::default();
+        Self { postgres: None, max_connections: max_connections as usize, acquire_timeout, statement_timeout }
+    }
+}
+
+impl StoreSection {
+    fn check(self, path: &Path) -> Result<Option<PostgresConfig>, ConfigError> {
+        let check = Check { path, section: "store" };
+        let second = Duration::from_secs(1);
+        let limits = PostgresLimits {
+            max_connections: check.within("max_connections", self.max_connections, 2, 200)? as u32,
+            acquire_timeout: check.lasts("acquire_timeout", self.acquire_timeout, second * 10)?,
+            statement_timeout: check.lasts("statement_timeout", self.statement_timeout, second * 30)?,
+        };
+        let Some(url) = self.postgres else { return Ok(None) };
+        Ok(Some(PostgresConfig { url: source(path, "store.postgres", &url)?, limits }))
     }
 }
 
@@ -254,6 +319,8 @@ mod tests {
              [trust]\nlist = \"t\"\npolicy = \"p\"\nroots = [\"{root}\"]\nthreshold = 1\n\
              [keys]\nconsent = \"consent.key\"\nstatement = \"statement.key\"\nsecret = \"secret\"\nsealing = \"s\"\n\
              at_rest = [\"new.key\", \"env:OLD_KEY\"]\n\
+             [store]\npostgres = \"env:URL\"\nmax_connections = 2\nacquire_timeout = \"10s\"\n\
+             statement_timeout = \"30s\"\n\
              [limits]\nmax_request_bytes = 16384\nmax_duration = \"2s\"\n",
         );
         for (from, to) in replace {
@@ -274,6 +341,17 @@ mod tests {
         assert!(config.keys.secret.ends_with("secret") && config.keys.secret.is_absolute());
         let [KeySource::File(new), KeySource::Variable(old)] = &config.keys.at_rest[..] else { panic!("{config:?}") };
         assert!(new.ends_with("new.key") && new.is_absolute() && old == "OLD_KEY");
+    }
+
+    #[test]
+    fn a_server_is_named_or_there_is_none() {
+        let named = config(&[]).unwrap().postgres.unwrap();
+        assert_eq!(named.url, KeySource::Variable("URL".into()));
+        assert_eq!((named.limits.max_connections, named.limits.statement_timeout.as_secs()), (2, 30));
+        assert!(config(&[("postgres = \"env:URL\"\n", "")]).unwrap().postgres.is_none());
+        let KeySource::File(path) = config(&[("env:URL", "url")]).unwrap().postgres.unwrap().url else { panic!() };
+        assert!(path.ends_with("url") && path.is_absolute());
+        config(&[("max_connections = 2", "max_connections = 200")]).unwrap();
     }
 
     #[test]
@@ -300,6 +378,12 @@ mod tests {
             ("secret = \"secret\"\n", "", "secret"),
             ("[\"new.key\", \"env:OLD_KEY\"]", "[]", "keys.at_rest = 0 keys: 1 to 8 keys"),
             ("\"new.key\", ", &"\"new.key\", ".repeat(8), "keys.at_rest = 9 keys: 1 to 8 keys"),
+            ("max_connections = 2", "max_connections = 1", "store.max_connections = 1: 2 to 200"),
+            ("max_connections = 2", "max_connections = 201", "store.max_connections = 201: 2 to 200"),
+            ("\"10s\"", "\"10s 1ms\"", "store.acquire_timeout"),
+            ("\"30s\"", "\"0s\"", "store.statement_timeout"),
+            ("env:URL", "env:", "store.postgres = env:: env: and the name"),
+            ("postgres = ", "url = ", "url"),
             ("env:OLD_KEY", "env:OLD KEY", "keys.at_rest = env:OLD KEY: env: and the name"),
             ("max_request_bytes = 16384", "max_request_bytes = 1", "limits.max_request_bytes = 1: 4096 to 1048576"),
             ("max_duration = \"2s\"", "max_duration = \"2h\"", "limits.max_duration"),

@@ -44,12 +44,12 @@ pub struct KeyFiles {
     pub at_rest: Vec<KeySource>,
 }
 
-/// Where a secret of 32 bytes comes from.
+/// Where a secret comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
-    /// A file that has these bytes, mode 0600.
+    /// A file, mode 0600: 32 bytes, or a text.
     File(PathBuf),
-    /// An environment variable that has them as 64 hexadecimal digits.
+    /// An environment variable: 64 hexadecimal digits, or a text.
     Variable(String),
 }
 
@@ -115,6 +115,9 @@ pub enum KeyFault {
     /// No such variable, or not a key in it.
     #[error("64 hexadecimal digits are expected in this environment variable")]
     NotInEnvironment,
+    /// Nothing that can be read, where a text is expected.
+    #[error("a line of text is expected")]
+    NotText,
     /// A key of the same ring again.
     #[error("the same key again; each is listed once")]
     Repeated,
@@ -147,11 +150,30 @@ impl KeySource {
         }
     }
 
+    /// Loads a text instead of 32 bytes.
+    pub fn text(&self) -> Result<Zeroizing<String>, KeyError> {
+        let text = match self {
+            Self::File(path) => {
+                let bytes = read_private(path).map_err(|what| at(path, what))?;
+                Zeroizing::new(str::from_utf8(&bytes).map_err(|_| self.error(KeyFault::NotText))?.trim().to_owned())
+            }
+            Self::Variable(name) => Zeroizing::new(env::var(name).unwrap_or_default().trim().to_owned()),
+        };
+        if text.is_empty() { Err(self.error(KeyFault::NotText)) } else { Ok(text) }
+    }
+
     /// What is wrong with it, under its name.
     pub(crate) fn error(&self, what: KeyFault) -> KeyError {
+        at(Path::new(&self.to_string()), what)
+    }
+}
+
+impl fmt::Display for KeySource {
+    /// Its name: what is there is shown by nobody.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => at(path, what),
-            Self::Variable(name) => at(Path::new(&format!("env:{name}")), what),
+            Self::File(path) => path.display().fmt(f),
+            Self::Variable(name) => write!(f, "env:{name}"),
         }
     }
 }
@@ -347,5 +369,19 @@ mod tests {
             assert!(error.to_string().starts_with("env:"), "{error}");
         }
         assert!(matches!(load(&[file.clone(), file]).unwrap_err().what, KeyFault::Repeated));
+    }
+
+    #[test]
+    fn a_text_is_its_owners_alone_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let [url, exposed, empty] = ["url", "exposed", "empty"].map(|name| dir.path().join(name));
+        write(&url, 0o600, b"postgres://home\n");
+        write(&exposed, 0o640, b"postgres://home\n");
+        write(&empty, 0o600, b"\n");
+        assert_eq!(KeySource::File(url).text().unwrap().as_str(), "postgres://home");
+        assert!(matches!(KeySource::File(exposed).text().unwrap_err().what, KeyFault::Exposed(_)));
+        assert!(matches!(KeySource::File(empty).text().unwrap_err().what, KeyFault::NotText));
+        assert!(KeySource::Variable("CARGO_MANIFEST_DIR".into()).text().unwrap().contains('/'));
+        assert!(matches!(KeySource::Variable("TONGXING_NO_SUCH".into()).text().unwrap_err().what, KeyFault::NotText));
     }
 }

@@ -15,7 +15,7 @@ use proto::random::SystemRandom;
 use province_stub::{
     config::Config,
     server::Node,
-    store::{Store as _, sqlite::SqliteStore},
+    store::{Store, postgres::PostgresStore, sqlite::SqliteStore},
     vault::Vault,
 };
 use tokio::net::TcpListener;
@@ -67,12 +67,8 @@ async fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let _telemetry = peer::telemetry::start("info", "province-stub");
     let done = match command {
-        Command::Serve { config, check } => match open(&config).await {
-            Ok((config, _)) if check => {
-                println!("{}: ok", config.id);
-                Ok(())
-            }
-            Ok((config, node)) => listen_and_serve(&config, node).await,
+        Command::Serve { config: path, check } => match serve(&path, check).await {
+            Ok(done) => done,
             Err(error) => return fail(&error, ExitCode::from(BAD_CONFIGURATION)),
         },
         Command::NewEpoch { config } => new_epoch(&config).await,
@@ -98,28 +94,52 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn new_epoch(path: &Path) -> Result<()> {
+/// Opens the node and serves. The outer error is what keeps it from opening.
+async fn serve(path: &Path, check: bool) -> Result<Result<()>> {
     let config = Config::read(path)?;
-    let vault = Vault::load(&config.keys.at_rest, Arc::new(SystemRandom))?;
-    let store = SqliteStore::open(&config.database(), vault, &SystemRandom).await?;
-    let head = store.renew_epoch(&SystemRandom).await?;
-    store.close().await;
-    println!("{}: a new epoch, after change {}", config.id, head.seq);
-    Ok(())
+    let surroundings = Surroundings::system();
+    Ok(match config.postgres.clone() {
+        Some(server) => {
+            listen_and_serve(&config, Node::connect(config.clone(), &server, surroundings).await?, check).await
+        }
+        None => listen_and_serve(&config, Node::open(config.clone(), surroundings).await?, check).await,
+    })
 }
 
-async fn open(path: &Path) -> Result<(Config, Node)> {
-    let config = Config::read(path)?;
-    let node = Node::open(config.clone(), Surroundings::system()).await?;
-    Ok((config, node))
-}
-
-async fn listen_and_serve(config: &Config, node: Node) -> Result<()> {
+async fn listen_and_serve<S: Store>(config: &Config, node: Node<S>, check: bool) -> Result<()> {
+    if check {
+        node.close().await;
+        println!("{}: ok", config.id);
+        return Ok(());
+    }
     let bind = async |address| TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"));
     let listeners = Listeners::new(bind(config.listen).await?, bind(config.private_listen).await?);
     let shutdown = CancellationToken::new();
     peer::serve::stop_on_signal(shutdown.clone())?;
     node.serve(listeners, shutdown).await?;
+    Ok(())
+}
+
+async fn new_epoch(path: &Path) -> Result<()> {
+    let config = Config::read(path)?;
+    let random = Arc::new(SystemRandom);
+    let vault = Vault::load(&config.keys.at_rest, random.clone())?;
+    let head = match &config.postgres {
+        Some(server) => {
+            let url = server.url.text()?;
+            let store = PostgresStore::open(&url, server.limits, &config.data_dir, vault, random.clone()).await?;
+            let head = store.renew_epoch(&*random).await?;
+            store.close().await;
+            head
+        }
+        None => {
+            let store = SqliteStore::open(&config.database(), vault, &*random).await?;
+            let head = store.renew_epoch(&*random).await?;
+            store.close().await;
+            head
+        }
+    };
+    println!("{}: a new epoch, after change {}", config.id, head.seq);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Codes change when time passes, too: whoever is due is assessed again, within a second, and after a new policy everybody is.
+//! Codes change when time passes, too: whoever is due is assessed again at that instant, and by other rules everybody is.
 //!
 //! Upholds I4 with [`crate::lookup`], which never tells a code whose time is over, and ends every statement where time alone may
 //! change what it says.
@@ -18,8 +18,10 @@ use crate::{
 };
 use proto::time::UnixTime;
 
-/// How often it is looked who is due.
-pub const EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked who is due, if nothing is known to be before.
+pub const EVERY: Duration = Duration::from_secs(5);
+/// How long after a commit of this node: others may follow it.
+pub const AFTER_COMMIT: Duration = Duration::from_millis(200);
 /// People of one transaction at most: a few milliseconds.
 const AT_ONCE: u32 = 200;
 
@@ -33,22 +35,32 @@ pub struct Progress {
     after: Option<PersonId>,
 }
 
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Some were assessed; there may be more.
+    Done(Effect),
+    /// There was nothing to do, and is nothing for so long, unless something is committed.
+    Nothing(Duration),
+}
+
 /// Assesses some of those who are due, or else some of those who have not been assessed by the rules of this edition of the policy
-/// yet. Says what followed; `None` if nothing was to be done.
+/// yet. Says what followed, or that nothing was to be done.
 pub async fn some<S: Store>(
     home: &Home<S>,
     policy: &Policy,
     edition: u64,
     progress: &mut Progress,
     now: UnixTime,
-) -> Result<Option<Effect>, StoreError> {
+) -> Result<Step, StoreError> {
     let rules = Rules::new(home.member, policy);
-    // A span for what is done, and none for having looked twice a second.
+    // A span for what is done, and none for having looked.
     let span = || debug_span!("reassess");
-    if home.store.next_due().await?.is_some_and(|due_at| due_at <= now) {
+    let next_due = home.store.next_due().await?;
+    if next_due.is_some_and(|due_at| due_at <= now) {
         let due = home.store.reassess_due(AT_ONCE, &rules, now, &*home.random);
         let Reassessed { effect, .. } = due.instrument(span()).await?;
-        return Ok(Some(effect));
+        return Ok(Step::Done(effect));
     }
     let digest = match progress.seen {
         Some((seen, digest)) if seen == edition => digest,
@@ -62,7 +74,7 @@ pub async fn some<S: Store>(
         }
     };
     if progress.done {
-        return Ok(None);
+        return Ok(Step::Nothing(next_due.map_or(EVERY, |due_at| Duration::from_secs(due_at.since(now)).min(EVERY))));
     }
     let after = progress.after.unwrap_or(PersonId(0));
     let following = home.store.reassess_following(after, AT_ONCE, &rules, now, &*home.random);
@@ -73,7 +85,7 @@ pub async fn some<S: Store>(
         progress.done = true;
         info!(edition, "all codes are by the rules of this edition of the policy");
     }
-    Ok(Some(reassessed.effect))
+    Ok(Step::Done(reassessed.effect))
 }
 
 #[cfg(test)]

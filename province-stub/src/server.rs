@@ -40,16 +40,16 @@ use tracing::{info, warn};
 
 use crate::{
     accesses::Deliveries,
-    config::Config,
+    config::{Config, PostgresConfig},
     home::Home,
     issuance::Issued,
     keys::{KeyError, Keys},
     metrics::NodeMetrics,
-    reassessment::{self, Progress},
+    reassessment::{self, AFTER_COMMIT, Progress, Step},
     seed::{self, SeededPerson},
     service::Endpoint,
     standing::{StandingConsent, issue_standing},
-    store::{Retention, Store, StoreError, sqlite::SqliteStore},
+    store::{Retention, Store, StoreError, postgres::PostgresStore, sqlite::SqliteStore},
     vault::Vault,
     watch::Watchers,
 };
@@ -117,10 +117,10 @@ pub enum NodeError {
         member: Member,
     },
     /// The store does not open.
-    #[error("{}: the store does not open", path.display())]
+    #[error("{place}: the store does not open")]
     Store {
-        /// The file.
-        path: PathBuf,
+        /// The file, or whose URL it is.
+        place: String,
         /// Why.
         #[source]
         error: StoreError,
@@ -150,12 +150,26 @@ pub struct Handle<S = SqliteStore> {
 }
 
 impl Node {
-    /// Reads what it trusts, who it is and what it signs with, and opens its store. Nothing listens yet.
+    /// Reads what it trusts, who it is and what it signs with, and opens its store, in a file. Nothing listens yet.
     pub async fn open(config: Config, surroundings: Surroundings) -> Result<Self, NodeError> {
-        files::create_private_dir(&config.data_dir)
-            .map_err(|error| NodeError::DataDir { path: config.data_dir.clone(), error })?;
+        make_data_dir(&config)?;
         let (path, random) = (config.database(), surroundings.random.clone());
         Self::over(config, surroundings, async |vault| SqliteStore::open(&path, vault, &*random).await).await
+    }
+}
+
+impl Node<PostgresStore> {
+    /// The same with the store on the server that the configuration names.
+    pub async fn connect(
+        config: Config,
+        server: &PostgresConfig,
+        surroundings: Surroundings,
+    ) -> Result<Self, NodeError> {
+        make_data_dir(&config)?;
+        let url = server.url.text()?;
+        let (limits, data_dir, random) = (server.limits, config.data_dir.clone(), surroundings.random.clone());
+        let open = async |vault| PostgresStore::open(&url, limits, &data_dir, vault, random).await;
+        Self::over(config, surroundings, open).await
     }
 }
 
@@ -176,7 +190,7 @@ impl<S: Store> Node<S> {
             return Err(NodeError::Identity { path: config.credentials.certificate, found, expected });
         }
         check_trusted(&config, &keys, &trust.current().list)?;
-        let store = open(vault).await.map_err(|error| NodeError::Store { path: config.database(), error })?;
+        let store = open(vault).await.map_err(|error| NodeError::Store { place: place(&config), error })?;
         let home = Arc::new(Home { member: config.member, store, keys, random });
         let metrics = Metrics::new("province-stub", credentials.id())?;
         Ok(Self { config, standing: Standing { trust, credentials, network }, metrics, home })
@@ -314,6 +328,19 @@ fn service<S: Store>(endpoint: Arc<Endpoint<S>>, config: &Config, metrics: &Metr
     }
 }
 
+fn make_data_dir(config: &Config) -> Result<(), NodeError> {
+    files::create_private_dir(&config.data_dir)
+        .map_err(|error| NodeError::DataDir { path: config.data_dir.clone(), error })
+}
+
+/// Where the store is, in words: a URL may hold a password.
+fn place(config: &Config) -> String {
+    match &config.postgres {
+        Some(server) => format!("the server of {}", server.url),
+        None => config.database().display().to_string(),
+    }
+}
+
 /// A node whose keys the federation does not know would issue tokens and sign statements that nobody believes.
 fn check_trusted(config: &Config, keys: &Keys, list: &TrustList) -> Result<(), NodeError> {
     let trust = list.members.get(&config.member);
@@ -332,24 +359,28 @@ fn check_trusted(config: &Config, keys: &Keys, list: &TrustList) -> Result<(), N
     Ok(())
 }
 
-/// Works out the codes that time has changed, and after a new policy all of them.
+/// Works out the codes that time has changed, and by other rules all of them.
 async fn reassess<S: Store>(home: Arc<Home<S>>, trust: Arc<TrustStore>, metrics: NodeMetrics) {
-    let mut tick = interval(reassessment::EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut progress = Progress::default();
+    let (mut commits, mut progress) = (home.store.commits(), Progress::default());
     loop {
         let (standing, now) = (trust.current(), trust.clock().now());
+        commits.mark_unchanged();
         let edition = standing.policy_edition.version;
         match reassessment::some(&home, &standing.policy, edition, &mut progress, now).await {
-            Ok(None) => _ = tick.tick().await,
+            Ok(Step::Nothing(rest)) => {
+                tokio::select! {
+                    () = sleep(rest) => {}
+                    Ok(()) = commits.changed() => sleep(AFTER_COMMIT).await,
+                }
+            }
             // There may be more; whoever waits to write goes first.
-            Ok(Some(effect)) => {
+            Ok(Step::Done(effect)) => {
                 metrics.changed(effect.changed);
                 yield_now().await;
             }
             Err(error) => {
                 warn!(%error, "codes that time has changed could not be worked out");
-                tick.tick().await;
+                sleep(reassessment::EVERY).await;
             }
         }
     }

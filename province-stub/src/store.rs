@@ -2,11 +2,13 @@
 //!
 //! Upholds I4 (a new status and its change events are one transaction; a lookup reads status and log head in one
 //! snapshot) and I1 (a consent that was revoked is never found unrevoked afterwards). No SQL here: `store/sql` has it, once
-//! for every backend. [`sqlite`] is the embedded one, and the tests in `store/suite.rs` run against any.
+//! for every backend. [`sqlite`] is the embedded one, [`postgres`] the one of a server, and the tests in `store/suite.rs`
+//! run against any.
 
 pub mod access_log;
 pub mod filing;
 mod migrations;
+pub mod postgres;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -172,7 +174,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Forgets some of what is past its retention, and says how much: nothing when it is done. One transaction is short,
     /// so that nobody waits for it. The change log's head stays. Access records are kept for `access_retention` after they
     /// came, and forgotten from the start of their log on, whose base moves with them; evidence of conflicts stays. So are
-    /// operators' looks; a person's evidence is forgotten when it has been over for `retention.evidence`.
+    /// operators' looks; a person's evidence is forgotten when it has been over for `retention.evidence`, and so are assignments
+    /// that hold no more.
     fn sweep(&self, now: UnixTime, retention: Retention) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Takes in evidence, and changes the codes that follow by `assess`, with their events. Whatever is about a person is

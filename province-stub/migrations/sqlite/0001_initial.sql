@@ -41,7 +41,7 @@ CREATE INDEX device_of_person ON device (person);
 -- `assigned_at` is when the status began to hold: recording the same status again keeps it, since what nobody could see
 -- change has not changed. `source` is hand, platform, rules or seed. `ends_at` is when it runs out by its rule, `evidence` what it follows from, `covers` the
 -- latest evidence about the person that was on file when a base was set: what comes after it counts beside the base.
--- `justification` speaks of a person: it is sealed, with `key`.
+-- `over_at` is since when it neither holds nor is the base. `justification` speaks of a person: it is sealed, with `key`.
 CREATE TABLE code (
     id            INTEGER PRIMARY KEY,
     person        INTEGER NOT NULL REFERENCES person (id),
@@ -57,9 +57,11 @@ CREATE TABLE code (
     key           INTEGER REFERENCES rest_key (id),
     ends_at       INTEGER,
     evidence      INTEGER,
-    covers        INTEGER NOT NULL DEFAULT 0
+    covers        INTEGER NOT NULL DEFAULT 0,
+    over_at       INTEGER
 ) STRICT;
 
+CREATE INDEX code_by_end ON code (over_at) WHERE over_at IS NOT NULL;
 CREATE INDEX code_of_person ON code (person, id);
 CREATE INDEX code_by_key ON code (key) WHERE key IS NOT NULL;
 
@@ -123,7 +125,7 @@ CREATE INDEX evidence_by_end ON evidence (coalesce(until, at));
 
 -- The change log (DESIGN §7): one event per consent whose status changed or that was revoked. Numbers are given in the order
 -- of commits, without gaps; `log_head` remembers the last one when old events have been swept. `place` says which database
--- it is, so that a copy that was put back begins a new epoch. `rules` is the digest of the
+-- it is, so that a copy that was put back begins a new epoch; `previous` is the epoch before. `rules` is the digest of the
 -- policy's rules that all codes were worked out by last.
 CREATE TABLE change_log (
     seq  INTEGER PRIMARY KEY,
@@ -135,11 +137,12 @@ CREATE TABLE change_log (
 CREATE INDEX change_log_by_time ON change_log (at);
 
 CREATE TABLE log_head (
-    id     INTEGER PRIMARY KEY CHECK (id = 1),
-    epoch  BLOB    NOT NULL CHECK (length(epoch) = 16),
-    seq    INTEGER NOT NULL,
-    place  BLOB,
-    rules  INTEGER NOT NULL DEFAULT 0
+    id       INTEGER PRIMARY KEY CHECK (id = 1),
+    epoch    BLOB    NOT NULL CHECK (length(epoch) = 16),
+    previous BLOB    CHECK (length(previous) = 16),
+    seq      INTEGER NOT NULL,
+    place    BLOB,
+    rules    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- Requests already answered: the same request gets the same answer, another one under the same id is refused. `digest` is a

@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
@@ -12,6 +13,7 @@ use peer::{config::to_hex, trust::TrustFiles};
 use proto::{
     log::record::{Ending, Entry},
     member::Member,
+    random::SystemRandom,
     trust::TrustList,
 };
 use province_stub::{
@@ -20,6 +22,7 @@ use province_stub::{
     store::{
         Store,
         access_log::{LogOnFile, RecordOnFile},
+        postgres::PostgresStore,
         sqlite::SqliteStore,
     },
 };
@@ -53,15 +56,29 @@ impl AccessCommand {
     pub(crate) async fn run(self) -> Result<bool> {
         let (Self::Verify { config: path } | Self::Show { config: path, .. }) = &self;
         let config = Config::read(path)?;
-        let database = config.database();
-        let store = SqliteStore::inspect(&database).await.with_context(|| database.display().to_string())?;
-        let (text, well) = match self {
-            Self::Verify { .. } => report(&store, config.member, &trust_list(&config.trust)?).await?,
-            Self::Show { limit, .. } => (show(&store, limit).await?, true),
+        let (text, well) = match &config.postgres {
+            Some(server) => {
+                let (url, random) = (server.url.text()?, Arc::new(SystemRandom));
+                let store = PostgresStore::inspect(&url, server.limits, &config.data_dir, random).await;
+                self.look(&config, store.with_context(|| server.url.to_string())?).await?
+            }
+            None => {
+                let database = config.database();
+                let store = SqliteStore::inspect(&database).await;
+                self.look(&config, store.with_context(|| database.display().to_string())?).await?
+            }
         };
-        store.close().await;
         print!("{text}");
         Ok(well)
+    }
+
+    async fn look<S: Store>(&self, config: &Config, store: S) -> Result<(String, bool)> {
+        let seen = match self {
+            Self::Verify { .. } => report(&store, config.member, &trust_list(&config.trust)?).await?,
+            Self::Show { limit, .. } => (show(&store, *limit).await?, true),
+        };
+        store.close().await;
+        Ok(seen)
     }
 }
 

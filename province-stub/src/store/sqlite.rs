@@ -28,7 +28,6 @@ use crate::vault::Vault;
 type Backend = SqliteStore;
 type Connection = sqlx::SqliteConnection;
 type Database = Sqlite;
-type Pool = SqlitePool;
 type Row = sqlx::sqlite::SqliteRow;
 type Transaction = sqlx::Transaction<'static, Sqlite>;
 
@@ -74,7 +73,7 @@ impl SqliteStore {
             .disable_statement_logging();
         let pool = SqlitePoolOptions::new().acquire_timeout(WAIT).max_lifetime(None).test_before_acquire(false);
         let writer = pool.clone().max_connections(1).idle_timeout(None).connect_with(options.clone()).await?;
-        migrations::run(&writer, include_str!("../../migrations/sqlite/0001_initial.sql")).await?;
+        migrations::run(&writer, migrations::SQLITE, "name another data_dir").await?;
         let readers = pool
             .max_connections(MAX_READERS)
             .min_connections(0)
@@ -117,6 +116,14 @@ impl SqliteStore {
 impl SqliteStore {
     /// Does what may have to be done again. Here it need not: nobody is in the one writer's way.
     async fn attempt<T, F>(&self, work: impl Fn() -> F + Send) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        work().await
+    }
+
+    /// The same for what may take longer than a call.
+    async fn attempt_at_length<T, F>(&self, work: impl Fn() -> F + Send) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-const LIMIT: u32 = 4;
+pub(super) const LIMIT: u32 = 4;
 
 /// Runs every case. `open` gives a new, empty store and whatever has to live as long.
 pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
@@ -73,14 +73,15 @@ pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
         filing::a_file_has_all_there_is_and_goes_with_its_person,
         filing::evidence_is_forgotten_when_it_has_been_over_for_long,
         filing::batches_that_meet_leave_no_gap_and_no_old_code,
+        filing::past_codes_are_forgotten_and_what_may_stand_again_is_not,
     );
 }
 
-fn name() -> Name {
+pub(super) fn name() -> Name {
     Name::new("欧阳星洲").unwrap()
 }
 
-async fn add_person<S: Store>(store: &S, index: u32) -> PersonId {
+pub(super) async fn add_person<S: Store>(store: &S, index: u32) -> PersonId {
     assert_eq!(seed_person(store, index).await, 1);
     store.person_by_document(&document(index)).await.unwrap().unwrap()
 }
@@ -92,7 +93,7 @@ async fn seed_person<S: Store>(store: &S, index: u32) -> u32 {
     store.seed(&[person], NOW).await.unwrap()
 }
 
-fn consent(person: PersonId, issued_at: UnixTime, kind: Kind) -> NewConsent {
+pub(super) fn consent(person: PersonId, issued_at: UnixTime, kind: Kind) -> NewConsent {
     let token_key = kind.has_device().then(|| device_key().verifying_key().clone());
     NewConsent {
         cti: Cti(random16()),
@@ -107,7 +108,7 @@ fn consent(person: PersonId, issued_at: UnixTime, kind: Kind) -> NewConsent {
     }
 }
 
-async fn issue<S: Store>(store: &S, consent: &NewConsent) -> Result<(IssuedToken, LogHead), StoreError> {
+pub(super) async fn issue<S: Store>(store: &S, consent: &NewConsent) -> Result<(IssuedToken, LogHead), StoreError> {
     let id = format!("issue-{:x}", u128::from_be_bytes(consent.cti.0));
     store.issue_consent(&request(&id, ""), consent, LIMIT, &SystemRandom).await
 }
@@ -154,7 +155,7 @@ async fn consents_are_listed_newest_first_and_only_their_travelers<S: Store>(sto
     assert_eq!(page(anna, end, None, 10).await.unwrap().len(), 2, "what has expired is not listed");
 }
 
-fn assignment(index: u32, label: &str, now: UnixTime) -> NewAssignment {
+pub(super) fn assignment(index: u32, label: &str, now: UnixTime) -> NewAssignment {
     NewAssignment {
         document: document(index),
         label: label.into(),
@@ -170,7 +171,7 @@ fn set_request(id: &str) -> RequestKey {
     RequestKey { method: Method::SetCode, ..request(id, "set") }
 }
 
-async fn set<S: Store>(store: &S, id: &str, assignment: &NewAssignment) -> Result<Assigned, StoreError> {
+pub(super) async fn set<S: Store>(store: &S, id: &str, assignment: &NewAssignment) -> Result<Assigned, StoreError> {
     store.set_code(&set_request(id), assignment, &SystemRandom).await
 }
 

@@ -31,6 +31,12 @@ impl Witness {
         Some(LogHead { epoch: *epoch, seq: u64::from_be_bytes(seq.try_into().ok()?) })
     }
 
+    /// Whether this process noted a later head of the same epoch.
+    pub(super) fn is_ahead_of(&self, head: LogHead) -> bool {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.is_some_and(|latest| latest.epoch == head.epoch && latest.seq > head.seq)
+    }
+
     /// Notes a head, for as long as the machine runs. One that is lost in a power cut leaves an older one, which accuses
     /// nobody. Of two commits at once the later head stays.
     pub(super) fn note(&self, head: LogHead) -> io::Result<()> {
@@ -62,6 +68,8 @@ mod tests {
             witness.note(LogHead { epoch: [epoch; 16], seq }).unwrap();
             let told = LogHead { epoch: [told.0; 16], seq: told.1 };
             assert_eq!(Witness::at(path.clone()).told(), Some(told));
+            let behind = LogHead { seq: told.seq - 1, ..told };
+            assert_eq!([told, behind].map(|head| witness.is_ahead_of(head)), [false, true]);
         }
         fs::write(&path, [1; 23]).unwrap();
         assert_eq!(witness.told(), None, "half a note is none");

@@ -181,6 +181,7 @@ impl Federation {
                 sealing: self.path("sealing"),
                 at_rest: vec![KeySource::File(self.path("at-rest.key"))],
             },
+            postgres: None,
             watch: WatchLimits::default(),
             feeds: feeds(),
             platforms: ["app".to_owned()].into(),

@@ -15,7 +15,7 @@ use sqlx::{QueryBuilder, Row as _, query::Query};
 use tracing::error;
 
 use super::{
-    Connection, Database, Pool, Row, locks,
+    Backend, Connection, Database, Row, locks,
     rows::{bytes, corrupt, int, secs, time, uint},
 };
 use crate::store::{
@@ -105,17 +105,18 @@ async fn begin(connection: &mut Connection, delivery: &Delivery, start: u64) -> 
         "INSERT INTO access_log (log, key, start, size, peaks, base_size, base_peaks) \
          VALUES ($1, $2, $3, 0, $4, 0, $4) RETURNING id",
     );
-    let begun = begun.bind(delivery.log.0.as_slice()).bind(delivery.key.encoded()).bind(int(start)).bind(Vec::new());
+    let begun =
+        begun.bind(delivery.log.0.as_slice()).bind(delivery.key.encoded()).bind(int(start)).bind(Vec::<u8>::new());
     Ok(begun.fetch_one(connection).await?)
 }
 
 /// Whether the tree that is held can be built again from the records on file. Nobody else waits meanwhile: it reads page by
 /// page, and looks again if the start of the log was forgotten under it.
-pub(super) async fn is_sound(readers: &Pool, log: LogId) -> Result<bool, StoreError> {
+pub(super) async fn is_sound(store: &Backend, log: LogId) -> Result<bool, StoreError> {
     let mut before = None;
     loop {
-        let Some((id, held)) = find(&mut *readers.acquire().await?, log).await? else { return Ok(true) };
-        if rebuilds(readers, id, &held).await? {
+        let Some((id, held)) = find(&mut *store.reader().await?, log).await? else { return Ok(true) };
+        if rebuilds(store, id, &held).await? {
             return Ok(true);
         }
         let base = Some(held.base);
@@ -126,14 +127,19 @@ pub(super) async fn is_sound(readers: &Pool, log: LogId) -> Result<bool, StoreEr
     }
 }
 
-async fn rebuilds(readers: &Pool, id: i64, held: &HeldLog) -> Result<bool, StoreError> {
+async fn rebuilds(store: &Backend, id: i64, held: &HeldLog) -> Result<bool, StoreError> {
     let mut tree = held.base.clone();
     while tree.size() < held.tree.size() {
         let page = sqlx::query(
             "SELECT idx, record FROM access WHERE log = $1 AND idx >= $2 AND idx < $3 ORDER BY idx LIMIT $4",
         );
-        let page =
-            page.bind(id).bind(int(tree.size())).bind(int(held.tree.size())).bind(PAGE).fetch_all(readers).await?;
+        let page = page
+            .bind(id)
+            .bind(int(tree.size()))
+            .bind(int(held.tree.size()))
+            .bind(PAGE)
+            .fetch_all(&mut *store.reader().await?)
+            .await?;
         for row in &page {
             if uint(row, "idx")? != tree.size() {
                 return Ok(false);

@@ -119,6 +119,9 @@ pub(super) async fn settle(
             }
         }
         assign(connection, &assigned, now).await?;
+        let other: Vec<i64> =
+            changed.iter().filter_map(|(person, bits)| (*bits == EVERYTHING).then_some(*person)).collect();
+        retire(connection, &other, now).await?;
         events.extend(honoured(connection, &changed, now).await?);
     }
     let changed = events.len() as u32;
@@ -251,6 +254,32 @@ async fn keep(connection: &mut Connection, held: &OnFile, new: &Assigned) -> Res
 async fn hold(connection: &mut Connection, person: i64, row: Option<i64>) -> Result<(), StoreError> {
     sqlx::query("UPDATE person SET code = $1 WHERE id = $2").bind(row).bind(person).execute(connection).await?;
     Ok(())
+}
+
+/// Notes which assignments of these people neither hold nor are bases any more: they are forgotten in time.
+pub(super) async fn retire(connection: &mut Connection, people: &[i64], now: UnixTime) -> Result<(), StoreError> {
+    if people.is_empty() {
+        return Ok(());
+    }
+    let mut query = QueryBuilder::<Database>::new("UPDATE code SET over_at = ");
+    query.push_bind(secs(now)).push(
+        " WHERE over_at IS NULL AND NOT EXISTS (SELECT 1 FROM person WHERE person.id = code.person \
+         AND code.id IN (person.code, person.base)) AND person IN (",
+    );
+    rows::list(&mut query, people.iter().copied());
+    query.push(")").build().execute(connection).await?;
+    Ok(())
+}
+
+/// Forgets assignments that were over before a time, some rows at most; of what the platform said and what was seeded not the
+/// latest, which may stand again.
+pub(super) async fn sweep(connection: &mut Connection, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
+    let swept = sqlx::query(
+        "DELETE FROM code WHERE id IN (SELECT id FROM code WHERE over_at < $1 AND (source IN ('hand', 'rules') \
+         OR EXISTS (SELECT 1 FROM code AS later WHERE later.person = code.person AND later.id > code.id \
+         AND later.source IN ('platform', 'seed'))) LIMIT $2)",
+    );
+    Ok(swept.bind(secs(before)).bind(limit).execute(connection).await?.rows_affected())
 }
 
 async fn set_due(connection: &mut Connection, person: i64, due_at: Option<UnixTime>) -> Result<(), StoreError> {

@@ -24,7 +24,7 @@ pub(super) async fn found(connection: &mut Connection, epoch: [u8; 16]) -> Resul
 }
 
 /// The log's head.
-pub(super) async fn head(connection: &mut Connection) -> Result<LogHead, StoreError> {
+pub(in super::super) async fn head(connection: &mut Connection) -> Result<LogHead, StoreError> {
     read_head(&sqlx::query("SELECT epoch, seq FROM log_head").fetch_one(connection).await?)
 }
 

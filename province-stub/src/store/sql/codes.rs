@@ -6,7 +6,7 @@ use proto::{random::Random, statement::Authority, time::UnixTime, token::Cti};
 use sqlx::Row as _;
 
 use super::{
-    Connection, Row, changes, locks, people, rest,
+    Connection, Row, assessment, changes, locks, people, rest,
     rows::{bytes, corrupt, secs, time},
 };
 use crate::{
@@ -28,6 +28,7 @@ pub(super) async fn set(
     let held = current(connection, person).await?.filter(|code| says_the_same(code, assignment));
     let assigned_at = held.as_ref().map_or(assignment.now, |code| code.assigned_at);
     record(connection, vault, request_id, person, assignment, assigned_at).await?;
+    assessment::retire(connection, &[person.0], assignment.now).await?;
     let affected = match held {
         Some(_) => Vec::new(),
         None => honoured(connection, person, assignment.now).await?,

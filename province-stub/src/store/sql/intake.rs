@@ -54,6 +54,15 @@ enum Whose {
     Other(i64),
 }
 
+impl Whose {
+    const fn other(self) -> Option<i64> {
+        match self {
+            Self::Other(id) => Some(id),
+            Self::Nobody | Self::Named(_) => None,
+        }
+    }
+}
+
 /// What a row says, but for whom it is about and its grade.
 #[derive(Clone, PartialEq, Eq)]
 struct Says {
@@ -119,6 +128,7 @@ impl Batch {
         };
         batch.load_people(connection, vault, records).await?;
         batch.load_held(connection, source, records).await?;
+        batch.lock_former(connection).await?;
         batch.load_listings(connection, records).await?;
         Ok(batch)
     }
@@ -173,6 +183,12 @@ impl Batch {
             self.held.insert(row.try_get("record")?, held);
         }
         Ok(())
+    }
+
+    /// Whoever is not named any more by a correction or a withdrawal is as concerned as who is. They were not known before.
+    async fn lock_former(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let former: BTreeSet<i64> = self.held.values().filter_map(|held| held.whose.other()).collect();
+        locks::people(connection, &former.into_iter().collect::<Vec<_>>()).await
     }
 
     fn read_held(&self, row: &Row) -> Result<Held, StoreError> {
@@ -325,11 +341,7 @@ impl Batch {
         source: i64,
         intake: &Intake<'_>,
     ) -> Result<Touched, StoreError> {
-        for named in self.named.iter_mut().filter(|named| named.wanted && named.id.is_none()) {
-            if let PersonKey::Document(document) = &named.key {
-                named.id = Some(people::add_nameless(connection, vault, document).await?.0);
-            }
-        }
+        self.add_people(connection, vault).await?;
         delete(connection, &self.replaced).await?;
         self.insert(connection, source, rows::secs(intake.now)).await?;
         for area in &self.relisted {
@@ -347,6 +359,24 @@ impl Batch {
             }
         }
         Ok(touched)
+    }
+
+    /// Puts people on file whom nobody has named before.
+    async fn add_people(&mut self, connection: &mut Connection, vault: &Vault) -> Result<(), StoreError> {
+        let new = self.named.iter_mut().filter(|named| named.wanted && named.id.is_none());
+        let (mut places, mut documents) = (Vec::new(), Vec::new());
+        for named in new {
+            if let PersonKey::Document(document) = &named.key {
+                documents.push(document);
+                places.push(&mut named.id);
+            }
+        }
+        if documents.is_empty() {
+            return Ok(());
+        }
+        let people = people::add_nameless(connection, vault, &documents).await?;
+        places.into_iter().zip(people).for_each(|(place, person)| *place = Some(person.0));
+        Ok(())
     }
 
     async fn insert(&self, connection: &mut Connection, source: i64, now: i64) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@
 
 mod accesses;
 mod assessment;
-mod changes;
+pub(super) mod changes;
 mod codes;
 mod consents;
 mod deletion;
@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tracing::error;
 
 use self::pushed::Push;
-use super::{Backend, Connection, Database, Pool, Row, Transaction, locks};
+use super::{Backend, Connection, Database, Row, Transaction, locks};
 use crate::{
     assessment::Assess,
     document::Document,
@@ -99,7 +99,7 @@ impl Backend {
     async fn judge(&self, delivery: &Delivery) -> Result<Delivered, StoreError> {
         let busy = || StoreError::Unavailable("an access log's records are being read for another delivery".into());
         let _alone = self.judging.try_lock().map_err(|_| busy())?;
-        let sound = accesses::is_sound(&self.readers, delivery.log).await?;
+        let sound = accesses::is_sound(self, delivery.log).await?;
         if !sound {
             error!(log = %delivery.log, "an access log's records on file are not those that were taken in: see `access verify`");
             return Err(rows::corrupt("record"));
@@ -132,7 +132,7 @@ impl Store for Backend {
     }
 
     async fn device(&self, id: DeviceId) -> Result<Device, StoreError> {
-        people::device(&mut *self.reader().await?, id).await
+        self.attempt(|| async move { people::device(&mut *self.reader().await?, id).await }).await
     }
 
     async fn issue_consent(
@@ -158,10 +158,11 @@ impl Store for Backend {
     }
 
     async fn issue_standing(&self, consents: &[NewConsent], limit: u32) -> Result<(), StoreError> {
-        self.attempt(|| async move {
+        self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             consents::issue_standing(&mut tx, consents, limit).await?;
-            Ok(tx.commit().await?)
+            tx.commit().await?;
+            Ok(())
         })
         .await
     }
@@ -183,11 +184,12 @@ impl Store for Backend {
         after: Option<PageKey>,
         limit: u32,
     ) -> Result<Vec<IssuedConsent>, StoreError> {
-        consents::list(&mut *self.reader().await?, person, now, after, limit).await
+        self.attempt(|| async move { consents::list(&mut *self.reader().await?, person, now, after, limit).await })
+            .await
     }
 
     async fn revoke_standing(&self, now: UnixTime, random: &dyn Random) -> Result<u32, StoreError> {
-        self.attempt(|| async move {
+        self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             let revoked = consents::revoke_standing(&mut tx, now, random).await?;
             self.commit(tx).await?;
@@ -215,12 +217,15 @@ impl Store for Backend {
 
     async fn find(&self, cti: Cti, scope: Scope) -> Result<Snapshot, StoreError> {
         let vault = self.vault()?;
-        if consents::reads_evidence(scope) {
-            // Dropping a transaction that only read ends its snapshot.
-            return consents::find(&mut *self.snapshot().await?, vault, cti, scope).await;
-        }
-        // One statement is a snapshot of its own, and most lookups need no more.
-        consents::find(&mut *self.reader().await?, vault, cti, scope).await
+        self.attempt(|| async move {
+            if consents::reads_evidence(scope) {
+                // Dropping a transaction that only read ends its snapshot.
+                return consents::find(&mut *self.snapshot().await?, vault, cti, scope).await;
+            }
+            // One statement is a snapshot of its own, and most lookups need no more.
+            consents::find(&mut *self.reader().await?, vault, cti, scope).await
+        })
+        .await
     }
 
     async fn set_code(
@@ -245,7 +250,7 @@ impl Store for Backend {
 
     async fn seed(&self, people: &[NewPerson], now: UnixTime) -> Result<u32, StoreError> {
         let vault = self.vault()?;
-        self.attempt(|| async move {
+        self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             let added = people::seed(&mut tx, vault, people, now).await?;
             tx.commit().await?;
@@ -255,11 +260,12 @@ impl Store for Backend {
     }
 
     async fn person_by_document(&self, document: &Document) -> Result<Option<PersonId>, StoreError> {
-        people::by_document(&mut *self.reader().await?, self.vault()?, document).await
+        let vault = self.vault()?;
+        self.attempt(|| async move { people::by_document(&mut *self.reader().await?, vault, document).await }).await
     }
 
     async fn head(&self) -> Result<LogHead, StoreError> {
-        changes::head(&mut *self.reader().await?).await
+        self.attempt(|| async move { changes::head(&mut *self.reader().await?).await }).await
     }
 
     fn commits(&self) -> watch::Receiver<()> {
@@ -267,7 +273,7 @@ impl Store for Backend {
     }
 
     async fn changes(&self, after: u64, limit: u32) -> Result<Vec<Change>, StoreError> {
-        changes::after(&mut *self.reader().await?, after, limit).await
+        self.attempt(|| async move { changes::after(&mut *self.reader().await?, after, limit).await }).await
     }
 
     async fn record_accesses(&self, delivery: &Delivery) -> Result<Delivered, StoreError> {
@@ -287,19 +293,20 @@ impl Store for Backend {
         after: Option<AccessKey>,
         limit: u32,
     ) -> Result<Vec<TravelerAccess>, StoreError> {
-        accesses::list(&mut *self.reader().await?, person, until, after, limit).await
+        self.attempt(|| async move { accesses::list(&mut *self.reader().await?, person, until, after, limit).await })
+            .await
     }
 
     async fn access_logs(&self) -> Result<Vec<LogOnFile>, StoreError> {
-        accesses::logs(&mut *self.snapshot().await?).await
+        self.attempt(|| async move { accesses::logs(&mut *self.snapshot().await?).await }).await
     }
 
     async fn access_records(&self, log: LogId, from: u64, limit: u32) -> Result<Vec<RecordOnFile>, StoreError> {
-        accesses::records(&mut *self.reader().await?, log, from, limit).await
+        self.attempt(|| async move { accesses::records(&mut *self.reader().await?, log, from, limit).await }).await
     }
 
     async fn sweep(&self, now: UnixTime, retention: Retention) -> Result<u64, StoreError> {
-        let forgotten = self.attempt(|| async move {
+        let forgotten = self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             let mut forgotten = 0;
             for (statement, retention) in SWEEPS {
@@ -310,6 +317,7 @@ impl Store for Backend {
             forgotten += accesses::sweep(&mut tx, now.minus(retention.accesses), SWEPT_AT_ONCE).await?;
             forgotten += file::sweep_looks(&mut tx, now.minus(retention.accesses), SWEPT_AT_ONCE).await?;
             forgotten += intake::sweep(&mut tx, now.minus(retention.evidence), SWEPT_AT_ONCE).await?;
+            forgotten += assessment::sweep(&mut tx, now.minus(retention.evidence), SWEPT_AT_ONCE).await?;
             self.commit(tx).await?;
             Ok(forgotten)
         });
@@ -328,7 +336,7 @@ impl Store for Backend {
         random: &dyn Random,
     ) -> Result<TakenIn, StoreError> {
         let vault = self.vault()?;
-        self.attempt(|| async move {
+        self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             let taken = intake::take_in(&mut tx, vault, intake, assess, random).await?;
             if !intake.dry_run {
@@ -347,7 +355,7 @@ impl Store for Backend {
         random: &dyn Random,
     ) -> Result<PushedIn, StoreError> {
         let vault = self.vault()?;
-        self.attempt(|| async move {
+        self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             if let Some(earlier) = requests::answered(&mut tx, vault, request).await? {
                 return earlier;
@@ -383,7 +391,7 @@ impl Store for Backend {
     }
 
     async fn next_due(&self) -> Result<Option<UnixTime>, StoreError> {
-        assessment::next_due(&mut *self.reader().await?).await
+        self.attempt(|| async move { assessment::next_due(&mut *self.reader().await?).await }).await
     }
 
     async fn reassess_due(
@@ -393,7 +401,7 @@ impl Store for Backend {
         now: UnixTime,
         random: &dyn Random,
     ) -> Result<Reassessed, StoreError> {
-        self.attempt(|| async move {
+        self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             let reassessed = assessment::due(&mut tx, limit, assess, now, random).await?;
             self.commit(tx).await?;
@@ -426,7 +434,7 @@ impl Store for Backend {
         now: UnixTime,
         random: &dyn Random,
     ) -> Result<(Reassessed, Option<PersonId>), StoreError> {
-        self.attempt(|| async move {
+        self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             let reassessed = assessment::following(&mut tx, after, limit, assess, now, random).await?;
             self.commit(tx).await?;
@@ -436,20 +444,20 @@ impl Store for Backend {
     }
 
     async fn assessed_rules(&self) -> Result<u64, StoreError> {
-        assessment::rules(&mut *self.reader().await?).await
+        self.attempt(|| async move { assessment::rules(&mut *self.reader().await?).await }).await
     }
 
     async fn set_assessed_rules(&self, digest: u64) -> Result<(), StoreError> {
         self.attempt(|| async move {
             let mut tx = self.begin().await?;
             assessment::set_rules(&mut tx, digest).await?;
-            Ok(tx.commit().await?)
+            self.commit(tx).await
         })
         .await
     }
 
     async fn code_on_file(&self, person: PersonId) -> Result<Option<CodeOnFile>, StoreError> {
-        file::code(&mut *self.snapshot().await?, person).await
+        self.attempt(|| async move { file::code(&mut *self.snapshot().await?, person).await }).await
     }
 
     async fn record_operator_access(&self, access: &OperatorAccess) -> Result<PersonId, StoreError> {
@@ -469,16 +477,19 @@ impl Store for Backend {
         before: Option<(UnixTime, u64)>,
         limit: u32,
     ) -> Result<Vec<OperatorLook>, StoreError> {
-        file::looks(&mut *self.reader().await?, self.vault()?, person, before, limit).await
+        let vault = self.vault()?;
+        let look = || async move { file::looks(&mut *self.reader().await?, vault, person, before, limit).await };
+        self.attempt(look).await
     }
 
     async fn person_file(&self, person: PersonId) -> Result<PersonFile, StoreError> {
-        file::person(&mut *self.snapshot().await?, self.vault()?, person).await
+        let vault = self.vault()?;
+        self.attempt(|| async move { file::person(&mut *self.snapshot().await?, vault, person).await }).await
     }
 
     async fn reseal(&self, limit: u32) -> Result<u64, StoreError> {
         let vault = self.vault()?;
-        self.attempt(|| async move {
+        self.attempt_at_length(|| async move {
             let mut tx = self.begin().await?;
             let resealed = rest::reseal(&mut tx, vault, limit).await?;
             tx.commit().await?;

@@ -82,19 +82,41 @@ pub(super) async fn find_all(
     Ok(keys.iter().zip(&hashes).map(find).collect())
 }
 
-/// Adds a person of whom no more is known than a document, or finds who was added a moment ago.
+/// Adds people of whom no more is known than a document, and says who they are, each in the place of their document. Whom
+/// somebody else added a moment ago is locked, as whoever is there.
 pub(super) async fn add_nameless(
     connection: &mut Connection,
     vault: &Vault,
-    document: &Document,
-) -> Result<PersonId, StoreError> {
+    documents: &[&Document],
+) -> Result<Vec<PersonId>, StoreError> {
     let key = rest::current(connection, vault).await?;
-    if let Some(person) = add(connection, vault, key, &Named::by_document(document, None)).await? {
-        return Ok(person);
+    let sealed: Vec<_> =
+        documents.iter().map(|document| rest::seal(vault, &Named::by_document(document, None))).collect();
+    if vault.keys().len() > 1 {
+        // The table keeps a hash from coming twice, and not a person who is there by another key's.
+        let hashes: Vec<_> = documents.iter().flat_map(|document| rest::hashes(vault, document)).collect();
+        locks::values(connection, &hashes).await?;
     }
-    let person = by_document(connection, vault, document).await?.ok_or(StoreError::PersonUnknown)?;
-    locks::person(connection, person).await?;
-    Ok(person)
+    let keys: Vec<_> = documents.iter().map(|document| PersonKey::Document((*document).clone())).collect();
+    let there = if vault.keys().len() > 1 { find_all(connection, vault, &keys).await? } else { vec![None; keys.len()] };
+    let new: Vec<_> =
+        sealed.iter().zip(&there).filter_map(|(sealed, there)| there.is_none().then_some(sealed)).collect();
+    let columns = "INSERT INTO person (document, particulars, key) ";
+    for chunk in new.chunks(ROWS) {
+        let mut query = QueryBuilder::<Database>::new(columns);
+        query.push_values(chunk, |mut row, sealed| {
+            row.push_bind(sealed.document.map(|hash| hash.to_vec()))
+                .push_bind(sealed.particulars.clone())
+                .push_bind(key);
+        });
+        query.push(" ON CONFLICT DO NOTHING").build().execute(&mut *connection).await?;
+    }
+    let found = find_all(connection, vault, &keys).await?;
+    let people: Vec<_> = found.into_iter().collect::<Option<_>>().ok_or(StoreError::PersonUnknown)?;
+    let mut ids = people.clone();
+    ids.sort_unstable();
+    locks::people(connection, &ids).await?;
+    Ok(people.into_iter().map(PersonId).collect())
 }
 
 /// The same of whom the member's own platform has named.

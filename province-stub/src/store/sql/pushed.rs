@@ -32,6 +32,13 @@ pub(super) struct Push<'a> {
     pub(super) now: UnixTime,
 }
 
+/// A batch under way: what is sealed is sealed with the key of this number.
+#[derive(Clone, Copy)]
+struct Sealing<'a> {
+    vault: &'a Vault,
+    key: i64,
+}
+
 /// Takes in a batch.
 pub(super) async fn take_in(
     connection: &mut Connection,
@@ -42,11 +49,12 @@ pub(super) async fn take_in(
     random: &dyn Random,
 ) -> Result<PushedIn, StoreError> {
     let people = people(connection, vault, pushed).await?;
+    let sealing = Sealing { vault, key: rest::current(connection, vault).await? };
     let mut verdicts = Vec::with_capacity(pushed.len());
     let mut touched = Touched::default();
     for (number, code) in pushed.iter().enumerate() {
         let person = people[&code.reference];
-        let verdict = take(connection, vault, push, number, person, code).await?;
+        let verdict = take(connection, sealing, push, number, person, code).await?;
         if matches!(verdict, Assignment::Assigned | Assignment::Withdrawn) {
             touched.touch(person.0, Scope::LEVEL);
         }
@@ -83,7 +91,7 @@ async fn people(
 
 async fn take(
     connection: &mut Connection,
-    vault: &Vault,
+    sealing: Sealing<'_>,
     push: Push<'_>,
     number: usize,
     person: PersonId,
@@ -117,7 +125,7 @@ async fn take(
         (None, _) => Ok(Assignment::Unchanged),
         (Some(code), Some(base)) if by_platform && says_the_same(code, &base) => Ok(Assignment::Unchanged),
         (Some(code), _) => {
-            assign(connection, vault, push, number, person, code, pushed.assigned_at).await?;
+            assign(connection, sealing, push, number, person, code, pushed.assigned_at).await?;
             Ok(Assignment::Assigned)
         }
     }
@@ -138,14 +146,13 @@ fn says_the_same(pushed: &PushedLabel, base: &Code) -> bool {
 
 async fn assign(
     connection: &mut Connection,
-    vault: &Vault,
+    Sealing { vault, key }: Sealing<'_>,
     push: Push<'_>,
     number: usize,
     person: PersonId,
     code: &PushedLabel,
     assigned_at: UnixTime,
 ) -> Result<(), StoreError> {
-    let key = rest::current(connection, vault).await?;
     // Two codes of one batch may be of one person.
     let request_id = format!("{}#{number}", push.request_id);
     let place = rest::code_place(person, push.now, &request_id);

@@ -202,7 +202,11 @@ async fn reseal_people(
     let found = sqlx::query_scalar("SELECT id FROM person WHERE key = $1 LIMIT $2").bind(older).bind(i64::from(limit));
     let mut people: Vec<i64> = found.fetch_all(&mut *connection).await?;
     people.sort_unstable();
-    locks::people(connection, &people).await?;
+    match locks::people(connection, &people).await {
+        // Whoever was forgotten meanwhile is passed over.
+        Ok(()) | Err(StoreError::PersonUnknown) => {}
+        Err(error) => return Err(error),
+    }
     for person in &people {
         let row = sqlx::query(
             "SELECT document, reference, particulars, fingerprint FROM person \

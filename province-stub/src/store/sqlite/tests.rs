@@ -10,7 +10,7 @@ use crate::{
     document::Document,
     store::{Name, NewAssignment, Store as _, suite},
     test_support::{NOW, RETENTION, device_key, new_device, request, seeded_document, vault},
-    vault::Indexed,
+    vault::{Indexed, Sealed},
 };
 
 async fn open(dir: &Path) -> SqliteStore {
@@ -235,6 +235,11 @@ async fn the_files_name_nobody() {
     assert_eq!(needles.map(|needle| contains(&read(), needle)), [false; 4]);
 }
 
+/// Which row of `operator_access` it is.
+fn reason_place() -> Vec<u8> {
+    [&NOW.as_secs().to_be_bytes()[..], b"li\0look"].concat()
+}
+
 async fn fingerprints(store: &SqliteStore) -> Vec<Vec<u8>> {
     sqlx::query_scalar("SELECT fingerprint FROM rest_key ORDER BY id").fetch_all(&store.writer).await.unwrap()
 }
@@ -246,6 +251,15 @@ async fn a_key_is_replaced_while_all_goes_on() {
     let person = store.person_by_document(&seeded_document(0)).await.unwrap().unwrap();
     let [old] = &fingerprints(&store).await[..] else { panic!() };
     let old = old.clone();
+    let reason = vault().seal(Sealed::Reason, &reason_place(), b"a visit");
+    sqlx::query(
+        "INSERT INTO operator_access (person, at, operator, method, reason, key) VALUES (1, $1, 'li', 'look', $2, 1)",
+    )
+    .bind(NOW.as_secs().cast_signed())
+    .bind(reason)
+    .execute(&store.writer)
+    .await
+    .unwrap();
     store.close().await;
 
     let error = open_with(dir.path(), Vault::new(&[6; 32], Arc::new(SystemRandom))).await.unwrap_err();
@@ -267,7 +281,7 @@ async fn a_key_is_replaced_while_all_goes_on() {
     store.enroll_device(&request("request-4", ""), &new, 1).await.unwrap();
 
     assert_eq!(store.reseal(1).await.unwrap(), 1);
-    assert_eq!(store.reseal(9).await.unwrap(), 1, "a person and a justification");
+    assert_eq!(store.reseal(9).await.unwrap(), 2, "a person, a justification and a reason");
     assert_eq!(fingerprints(&store).await.len(), 2);
     assert_eq!(store.reseal(9).await.unwrap(), 0);
     assert!(!fingerprints(&store).await.contains(&old));
@@ -284,8 +298,12 @@ async fn a_key_is_replaced_while_all_goes_on() {
         .await
         .unwrap();
     let place = [&person.0.to_be_bytes()[..], &NOW.as_secs().to_be_bytes(), b"request-2"].concat();
-    let opened = rotated().current().open(crate::vault::Sealed::Justification, &place, &justification).unwrap();
+    let opened = rotated().current().open(Sealed::Justification, &place, &justification).unwrap();
     assert_eq!(&**opened, "确诊病例的同住人".as_bytes());
+    let reason: Vec<u8> =
+        sqlx::query_scalar("SELECT reason FROM operator_access").fetch_one(&store.writer).await.unwrap();
+    let opened = rotated().current().open(Sealed::Reason, &reason_place(), &reason).unwrap();
+    assert_eq!(&**opened, b"a visit");
 }
 
 #[tokio::test]

@@ -525,3 +525,43 @@ pub(super) async fn batches_that_meet_leave_no_gap_and_no_old_code<S: Store>(sto
         assert_eq!(desk.store.code_on_file(person).await.unwrap(), held, "{again:?}");
     }
 }
+
+pub(super) async fn past_codes_are_forgotten_and_what_may_stand_again_is_not<S: Store>(store: S) {
+    let desk = Desk::new(store);
+    desk.push("push-0001", &[pushed("p-1", "绿码", None, NOW.minus(HOUR))], NOW).await.unwrap();
+    desk.bind("p-1", 1).await.unwrap();
+    let person = desk.store.person_by_document(&document(1)).await.unwrap().unwrap();
+    // A positive test comes and is lifted: yellow has been, the platform's green holds again.
+    desk.put(&[test("a", 1, HOUR, true)]).await;
+    desk.put(&[test("b", 1, HOUR / 2, false)]).await;
+    let codes = async || desk.store.person_file(person).await.unwrap().codes;
+    assert_eq!(
+        codes().await.iter().map(|code| code.label.as_deref()).collect::<Vec<_>>(),
+        [Some("黄码"), Some("绿码")]
+    );
+    let later = NOW.plus(RETENTION.evidence + Duration::from_secs(1));
+    while desk.store.sweep(later, RETENTION).await.unwrap() > 0 {}
+    assert_eq!(codes().await.iter().map(|code| code.label.as_deref()).collect::<Vec<_>>(), [Some("绿码")]);
+    // Beneath what is set by hand the platform's word stays, however long.
+    let by_hand = NewAssignment {
+        document: document(1),
+        label: "红码".into(),
+        rule: "R-CASE".into(),
+        authority: by("41/cdc"),
+        justification: "looked into".into(),
+        set_by: "41/operator/li".into(),
+        now: later,
+    };
+    let request_1 = RequestKey { method: Method::SetCode, ..request("set-code-1", "") };
+    desk.store.set_code(&request_1, &by_hand, &SystemRandom).await.unwrap();
+    while desk.store.sweep(later.plus(RETENTION.evidence * 2), RETENTION).await.unwrap() > 0 {}
+    let cleared = Cleared {
+        document: document(1),
+        justification: "a mistake".into(),
+        cleared_by: "41/operator/li".into(),
+        now: later,
+    };
+    let request_2 = RequestKey { method: Method::ClearCode, ..request("clear-code-1", "") };
+    desk.store.clear_code(&request_2, &cleared, &desk.rules(), &SystemRandom).await.unwrap();
+    assert_eq!(desk.label(1).await.as_deref(), Some("绿码"));
+}
