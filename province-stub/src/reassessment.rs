@@ -126,7 +126,7 @@ mod tests {
     /// Does all that is to be done, and says in how many parts.
     async fn all(fixture: &Fixture, policy: &Policy, edition: u64, progress: &mut Progress, now: UnixTime) -> usize {
         let mut parts = 0;
-        while some(&fixture.home, policy, edition, progress, now).await.unwrap().is_some() {
+        while let Step::Done(_) = some(&fixture.home, policy, edition, progress, now).await.unwrap() {
             parts += 1;
         }
         parts
@@ -166,7 +166,8 @@ mod tests {
     async fn rules_that_change_while_everybody_is_assessed_begin_anew() {
         let (fixture, mut progress) = (Fixture::new().await, Progress::default());
         contacts(&fixture, AT_ONCE + 1).await;
-        assert!(some(&fixture.home, &fixture.policy, 1, &mut progress, NOW).await.unwrap().is_some());
+        let begun = some(&fixture.home, &fixture.policy, 1, &mut progress, NOW).await.unwrap();
+        assert!(matches!(begun, Step::Done(_)));
         let labels = policy(
             "[labels.default]\n\"绿码\" = \"green\"",
             "[labels.default]\n\"绿码\" = \"green\"\n\"暂缓\" = \"undetermined\"",

@@ -18,6 +18,7 @@ pub(super) mod epoch;
 mod evidence;
 mod file;
 mod intake;
+mod merge;
 mod people;
 mod pushed;
 mod requests;

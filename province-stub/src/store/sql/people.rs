@@ -13,6 +13,7 @@ use super::{
     Connection, Database,
     evidence::{DOSE, HIGH, MEDIUM, STAY, TEST},
     locks,
+    merge::merge,
     rest::{self, Named},
     rows::{self, bytes, corrupt, secs},
 };
@@ -220,7 +221,10 @@ pub(super) async fn enroll(
 async fn whose(connection: &mut Connection, vault: &Vault, device: &NewDevice) -> Result<PersonId, StoreError> {
     let (by_document, by_reference) = both(connection, vault, device).await?;
     let person = match (by_document, by_reference) {
-        (Some(one), Some(other)) if one != other => return Err(StoreError::ReferenceDiffers),
+        (Some(person), Some(other)) if person != other => {
+            merge(connection, vault, person, other, device.now).await?;
+            person
+        }
         (Some(person), _) | (None, Some(person)) => person,
         (None, None) => {
             let key = rest::current(connection, vault).await?;
