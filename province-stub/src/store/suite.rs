@@ -5,7 +5,13 @@ mod filing;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use proto::{random::SystemRandom, statement::Authority, suite::SigningKey};
+use proto::{
+    random::SystemRandom,
+    statement::{Authority, Dose, RiskVisit, TestResult},
+    suite::SigningKey,
+    terms::Kind,
+    token::TokenHash,
+};
 use tokio::task::JoinSet;
 
 use super::*;
