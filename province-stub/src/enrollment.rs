@@ -12,6 +12,7 @@ use crate::{
     evidence::Foreign,
     home::Home,
     request::{Method, RequestId, RequestKey, digest},
+    rules::Rules,
     store::{DeviceId, Name, NewDevice, Store, StoreError},
 };
 
@@ -55,13 +56,20 @@ pub async fn enroll<S: Store>(
         digest: digest(&asked),
         at: now,
     };
+    let referred = reference.is_some();
     let device =
         NewDevice { id: DeviceId(random::bytes(&*home.random)), document, name, enrollment_key, reference, now };
     let enrolled = home.store.enroll_device(&request, &device, policy.quotas.devices_per_traveler).await;
-    enrolled.map_err(|error| match error {
+    let (device, head) = enrolled.map_err(|error| match error {
         StoreError::KeyReused => Refusal::field("enrollment_key", "was used before; a device makes a fresh key"),
         error => error.into(),
-    })
+    })?;
+    if referred {
+        // What was pushed under the reference is theirs from now on, and what follows from both.
+        let person = home.store.device(device).await?.person;
+        home.store.reassess_person(person, &Rules::new(home.member, policy), now, &*home.random).await?;
+    }
+    Ok((device, head))
 }
 
 #[cfg(test)]

@@ -113,3 +113,105 @@ pub async fn some<S: Store>(
     }
     Ok(Step::Done(reassessed.effect))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        evidence::{Content, Fact, Foreign, PersonKey, Record},
+        store::filing::Intake,
+        test_support::{Fixture, HOUR, NOW, member, seeded_document},
+    };
+    use proto::policy::NATIONAL;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    /// Whoever has had contact three days ago: red by the national rules.
+    async fn contacts(fixture: &Fixture, count: u32) {
+        let fact = Fact::Contact { last_at: NOW.minus(DAY * 3) };
+        let record = |n: u32| Record {
+            id: Foreign::new(&format!("contact-{n}")).unwrap(),
+            revision: 0,
+            content: Content::About {
+                person: PersonKey::Document(seeded_document(100 + n)),
+                fact,
+                authority: "41/cdc".parse().unwrap(),
+            },
+        };
+        let records: Vec<_> = (0..count).map(record).collect();
+        let intake = Intake { source: "41/feed/cdc-1", records: &records, now: NOW, dry_run: false };
+        let rules = Rules::new(member(), &fixture.policy);
+        fixture.home.store.put_evidence(&intake, &rules, &*fixture.home.random).await.unwrap();
+    }
+
+    async fn label(fixture: &Fixture, n: u32) -> Option<String> {
+        let person = fixture.home.store.person_by_document(&seeded_document(100 + n)).await.unwrap()?;
+        Some(fixture.home.store.code_on_file(person).await.unwrap()?.code.label)
+    }
+
+    /// Does all that is to be done, and says in how many parts.
+    async fn all(fixture: &Fixture, policy: &Policy, edition: u64, progress: &mut Progress, now: UnixTime) -> usize {
+        let mut parts = 0;
+        while let Step::Done(_) = some(&fixture.home, policy, edition, progress, now).await.unwrap() {
+            parts += 1;
+        }
+        parts
+    }
+
+    fn policy(from: &str, to: &str) -> Policy {
+        assert!(NATIONAL.contains(from), "{from}");
+        Policy::from_toml(&NATIONAL.replacen(from, to, 1)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn other_rules_concern_everybody_once_and_other_lives_nobody() {
+        const RED: &str = "phases = [{ as = [\"red\"], lasts = \"14d\" }, { as = [\"yellow\"], lasts = \"7d\" }]";
+        let (fixture, mut progress) = (Fixture::new().await, Progress::default());
+        // Three parts' worth, and one part that finds nobody left.
+        contacts(&fixture, 2 * AT_ONCE + 7).await;
+        assert_eq!(all(&fixture, &fixture.policy, 1, &mut progress, NOW).await, 4);
+        assert_eq!(all(&fixture, &fixture.policy, 1, &mut progress, NOW).await, 0, "once is enough");
+        let lives = policy("statement = \"10m\"", "statement = \"5m\"");
+        assert_eq!(all(&fixture, &lives, 2, &mut progress, NOW).await, 0, "other lives are no other rules");
+        assert_eq!(label(&fixture, 3).await.as_deref(), Some("红码"));
+        let short = policy(RED, "phases = [{ as = [\"red\"], lasts = \"2d\" }, { as = [\"yellow\"], lasts = \"7d\" }]");
+        assert_eq!(all(&fixture, &short, 3, &mut progress, NOW).await, 4);
+        let last = 2 * AT_ONCE + 6;
+        assert_eq!(
+            (label(&fixture, 0).await.as_deref(), label(&fixture, last).await.as_deref()),
+            (Some("黄码"), Some("黄码"))
+        );
+        // A node that starts again knows by which rules it has worked.
+        assert_eq!(all(&fixture, &short, 3, &mut Progress::default(), NOW).await, 0);
+        let gone = policy(RED, "phases = [{ as = [\"red\"], lasts = \"1h\" }]");
+        assert_eq!(all(&fixture, &gone, 4, &mut Progress::default(), NOW).await, 4);
+        assert_eq!(label(&fixture, last).await.as_deref(), Some("绿码"));
+    }
+
+    #[tokio::test]
+    async fn rules_that_change_while_everybody_is_assessed_begin_anew() {
+        let (fixture, mut progress) = (Fixture::new().await, Progress::default());
+        contacts(&fixture, AT_ONCE + 1).await;
+        let begun = some(&fixture.home, &fixture.policy, 1, &mut progress, NOW).await.unwrap();
+        assert!(matches!(begun, Step::Done(_)));
+        let labels = policy(
+            "[labels.default]\n\"绿码\" = \"green\"",
+            "[labels.default]\n\"绿码\" = \"green\"\n\"暂缓\" = \"undetermined\"",
+        );
+        assert_eq!(all(&fixture, &labels, 2, &mut progress, NOW).await, 3, "from the first one on");
+        assert_eq!(fixture.home.store.assessed_rules().await.unwrap(), labels.rules_digest());
+    }
+
+    #[tokio::test]
+    async fn whoever_is_due_goes_first_and_nobody_is_before_their_time() {
+        let (fixture, mut progress) = (Fixture::new().await, Progress::default());
+        contacts(&fixture, AT_ONCE + 1).await;
+        all(&fixture, &fixture.policy, 1, &mut progress, NOW).await;
+        let (yellow, green) = (NOW.plus(DAY * 11), NOW.plus(DAY * 18));
+        assert_eq!(all(&fixture, &fixture.policy, 1, &mut progress, yellow.minus(Duration::from_secs(1))).await, 0);
+        assert_eq!(all(&fixture, &fixture.policy, 1, &mut progress, yellow).await, 2, "so many at once at most");
+        assert_eq!(label(&fixture, 0).await.as_deref(), Some("黄码"));
+        assert_eq!(all(&fixture, &fixture.policy, 1, &mut progress, green.plus(HOUR)).await, 2);
+        assert_eq!(label(&fixture, AT_ONCE).await.as_deref(), Some("绿码"));
+    }
+}

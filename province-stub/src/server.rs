@@ -220,6 +220,7 @@ impl<S: Store> Node<S> {
             pushes: Deliveries::of("codes"),
             feeds: Arc::new(config.feeds.clone()),
             platforms: Arc::new(config.platforms.clone()),
+            stopping: shutdown.clone(),
         });
         let reassessing = tokio::spawn(reassess(home.clone(), standing.trust.clone(), endpoint.metrics.clone()));
         let sweeping = tokio::spawn(sweep(home.clone(), standing.trust.clone()));

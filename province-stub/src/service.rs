@@ -37,6 +37,7 @@ use proto::{
     refusal::{Blame, Refusal},
     time::UnixTime,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, debug_span, field::Empty};
 
@@ -70,6 +71,7 @@ pub(crate) struct Endpoint<S> {
     pub(crate) pushes: Deliveries,
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) platforms: Arc<Platforms>,
+    pub(crate) stopping: CancellationToken,
 }
 
 impl<S> Clone for Endpoint<S> {
@@ -85,6 +87,7 @@ impl<S> Clone for Endpoint<S> {
             pushes: self.pushes.clone(),
             feeds: self.feeds.clone(),
             platforms: self.platforms.clone(),
+            stopping: self.stopping.clone(),
         }
     }
 }

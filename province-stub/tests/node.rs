@@ -5,6 +5,8 @@
 
 mod accesses;
 mod federation;
+mod import;
+mod reassessment;
 
 use std::{
     io,
@@ -18,11 +20,13 @@ use proto::{
     consent_request::ConsentRequest,
     contract::{
         access::{RecordAccessesRequest, access_log_service_client::AccessLogServiceClient},
-        assignment::{SetCodeRequest, assignment_service_client::AssignmentServiceClient},
+        assignment::{
+            ClearCodeRequest, ExplainCodeRequest, SetCodeRequest, assignment_service_client::AssignmentServiceClient,
+        },
         province::{LookupRequest, lookup_response::Result as Answer, province_service_client::ProvinceServiceClient},
         traveler::{
-            DeleteTravelerRequest, EnrollDeviceRequest, IssueConsentRequest, IssueConsentResponse, ListAccessesRequest,
-            traveler_service_client::TravelerServiceClient,
+            DeleteTravelerRequest, EnrollDeviceRequest, ExportTravelerRequest, GetCodeRequest, IssueConsentRequest,
+            IssueConsentResponse, ListAccessesRequest, traveler_service_client::TravelerServiceClient,
         },
         types::{Document, Purpose},
     },
@@ -45,6 +49,7 @@ use province_stub::{
     server::NodeError,
     standing::StandingConsent,
 };
+use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::{Response, Status};
 use tonic_types::StatusExt as _;
@@ -280,12 +285,40 @@ async fn everybody_calls_what_is_theirs() {
         // Who may look up may deliver: the gateway alone.
         let mut log = AccessLogServiceClient::new(channel.clone());
         assert_eq!(reason(log.record_accesses(RecordAccessesRequest::default()).await), lookup, "{peer}");
+        assert_eq!(reason(traveler.get_code(GetCodeRequest::default()).await), travelers, "{peer}");
+        assert_eq!(reason(traveler.export_traveler(ExportTravelerRequest::default()).await), travelers, "{peer}");
         let mut assignment = AssignmentServiceClient::new(channel);
         assert_eq!(reason(assignment.set_code(SetCodeRequest::default()).await), codes, "{peer}");
+        assert_eq!(reason(assignment.clear_code(ClearCodeRequest::default()).await), codes, "{peer}");
+        assert_eq!(reason(assignment.explain_code(ExplainCodeRequest::default()).await), codes, "{peer}");
     }
     let mut province = ProvinceServiceClient::new(federation.dial(&node, &gateway()));
     let large = LookupRequest { token: vec![0; 20_000], ..Default::default() };
     assert_eq!(reason(province.lookup(large).await), Reason::RequestTooLarge);
+    node.stop().await.unwrap();
+}
+
+/// An operator's look that cannot be put on record, because the disk is full or for any other reason, shows nothing (I2).
+#[tokio::test]
+async fn without_a_record_of_the_look_there_is_no_answer() {
+    let federation = Federation::new();
+    let node = federation.start().await;
+    let person = node.handle.seed(12).await.unwrap().remove(0);
+    let phone = Phone::enroll(&federation, &node, &person).await;
+    let options = SqliteConnectOptions::new().filename(federation.path("data").join("node.db"));
+    let mut database = options.connect().await.unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON operator_access BEGIN SELECT raise(ABORT, 'no room'); END";
+    sqlx::query(full).execute(&mut database).await.unwrap();
+    let mut assignment = AssignmentServiceClient::new(federation.dial(&node, &operator()));
+    let look = ExplainCodeRequest { document: document(&person), reason: "12345".into() };
+    assert_eq!(reason(assignment.explain_code(look.clone()).await), Reason::StoreUnavailable);
+    let mut traveler = TravelerServiceClient::new(federation.dial(&node, &backend()));
+    let list = ListAccessesRequest { device_id: phone.device_id.clone(), ..Default::default() };
+    assert!(traveler.list_accesses(list.clone()).await.unwrap().into_inner().accesses.is_empty());
+    sqlx::query("DROP TRIGGER full").execute(&mut database).await.unwrap();
+    assert!(assignment.explain_code(look).await.unwrap().into_inner().code.is_some());
+    assert_eq!(traveler.list_accesses(list).await.unwrap().into_inner().accesses.len(), 1);
+    database.close().await.unwrap();
     node.stop().await.unwrap();
 }
 

@@ -31,6 +31,14 @@ const LOOKUP: &str = "/tongxing.province.v1.ProvinceService/Lookup";
 const ENROLL: &str = "/tongxing.traveler.v1.TravelerService/EnrollDevice";
 const ISSUE: &str = "/tongxing.traveler.v1.TravelerService/IssueConsent";
 const SET_CODE: &str = "/tongxing.assignment.v1.AssignmentService/SetCode";
+const CLEAR_CODE: &str = "/tongxing.assignment.v1.AssignmentService/ClearCode";
+const EXPLAIN_CODE: &str = "/tongxing.assignment.v1.AssignmentService/ExplainCode";
+const PUT_CODES: &str = "/tongxing.assignment.v1.AssignmentService/PutCodes";
+const PUT_EVIDENCE: &str = "/tongxing.evidence.v1.EvidenceService/PutEvidence";
+const GET_CODE: &str = "/tongxing.traveler.v1.TravelerService/GetCode";
+const EXPORT: &str = "/tongxing.traveler.v1.TravelerService/ExportTraveler";
+const AT_A_NODE: [&str; 10] =
+    [LOOKUP, ENROLL, ISSUE, SET_CODE, CLEAR_CODE, EXPLAIN_CODE, PUT_CODES, PUT_EVIDENCE, GET_CODE, EXPORT];
 
 fn station() -> VenueId {
     venue("44/station/guangzhou-south")
@@ -244,21 +252,38 @@ async fn everybody_calls_what_is_theirs_at_a_node() {
         want(Reason::RoleNotAllowed, PermissionDenied).with("role", role).with("method", method)
     };
     let asked = |field| want(Reason::FieldMissing, InvalidArgument).field(field);
+    let empty = || want(Reason::FieldInvalid, InvalidArgument).field("records");
+    let all_others = |paths: &[&'static str]| paths.iter().map(|path| (*path, others())).collect::<Vec<_>>();
     let (gateway, backend, operator) = (layout.gateway(1), layout.backend(member("51")), layout.operator(member("51")));
     for (role, dir, may) in [
         ("gateway", gateway, vec![(LOOKUP, asked("token"))]),
-        ("backend", backend, vec![(ENROLL, asked("request_id")), (ISSUE, asked("consent_request"))]),
-        ("operator", operator, vec![(SET_CODE, asked("request_id"))]),
-        ("backend", layout.backend(member("44")), vec![(ENROLL, others()), (ISSUE, others())]),
-        ("operator", layout.operator(member("44")), vec![(SET_CODE, others())]),
+        (
+            "backend",
+            backend,
+            vec![
+                (ENROLL, asked("request_id")),
+                (ISSUE, asked("consent_request")),
+                (PUT_CODES, asked("request_id")),
+                (GET_CODE, asked("device_id")),
+                (EXPORT, asked("device_id")),
+            ],
+        ),
+        (
+            "operator",
+            operator,
+            vec![(SET_CODE, asked("request_id")), (CLEAR_CODE, asked("request_id")), (EXPLAIN_CODE, asked("document"))],
+        ),
+        ("backend", layout.backend(member("44")), all_others(&[ENROLL, ISSUE, PUT_CODES, GET_CODE, EXPORT])),
+        ("operator", layout.operator(member("44")), all_others(&[SET_CODE, CLEAR_CODE, EXPLAIN_CODE])),
         ("venue", layout.venue(&venue("51/station/chengdu-east")), vec![]),
         ("venue", layout.venue(&station()), vec![]),
         ("node", layout.node(member("51")), vec![]),
         ("node", layout.node(member("44")), vec![]),
-        ("feed", feed, vec![]),
+        ("feed", feed, vec![(PUT_EVIDENCE, empty())]),
+        ("feed", layout.feed(member("44"), "lab-1"), all_others(&[PUT_EVIDENCE])),
     ] {
         let channel = channel(&node_of_51(), &dir);
-        for path in [LOOKUP, ENROLL, ISSUE, SET_CODE] {
+        for path in AT_A_NODE {
             let wanted = may.iter().find(|(allowed, _)| *allowed == path).map(|(_, wanted)| wanted.clone());
             let wanted = wanted.unwrap_or_else(|| not_for(role, path.rsplit('/').next().unwrap()));
             let name = format!("{role} in {} at {path}", dir.display());
@@ -287,9 +312,10 @@ async fn health_and_reflection_are_open_to_every_peer() {
         "tongxing.traveler.v1.TravelerService",
         "tongxing.assignment.v1.AssignmentService",
     );
+    let evidence = "tongxing.evidence.v1.EvidenceService";
     for dir in peers {
         for (address, services) in
-            [(&gateway, vec![recognition]), (&node_of_51(), vec![province, traveler, assignment])]
+            [(&gateway, vec![recognition]), (&node_of_51(), vec![province, traveler, assignment, evidence])]
         {
             let channel = channel(address, &dir);
             for service in services.iter().copied().chain([""]) {

@@ -7,6 +7,7 @@ mod cache;
 mod conformance;
 mod connections;
 mod consents;
+mod evidence;
 mod examples;
 mod federation;
 mod follow;

@@ -16,7 +16,7 @@ use province_stub::seed::{self, Condition};
 use tongxing::{checkpoint::Checkpoint, phone::Wish};
 
 use crate::sandbox::{
-    PEOPLE, Sandbox, answer_after,
+    PEOPLE, Sandbox, answer_after, evidence,
     forge::{self, ALG, Forger},
     gateway::OwnGateway,
     log, member,
@@ -146,6 +146,28 @@ async fn nobody_is_in_the_gateways_logs_metrics_or_files() {
     let log = log::all();
     assert!(log.len() > 10_000, "nothing was logged that could be looked at");
     needles.assert_none_in("the log", &log);
+}
+
+/// At home everybody is on file, and sealed: not in a node's logs or metrics, and not to be read in its files.
+#[tokio::test]
+async fn nobody_is_in_a_nodes_logs_metrics_or_files() {
+    let (sandbox, home) = (Sandbox::start(&["44", "51"]).await, member("51"));
+    let (mut needles, mark) = (everybody(&sandbox), log::mark());
+    for (what, secret) in evidence::say_everything(&sandbox, home).await {
+        needles.add(what, &secret);
+    }
+    let private = sandbox.desk.prepared().addresses.nodes["51"].private.to_string();
+    let metrics = wire::get(&private, "/metrics").await;
+    assert!(metrics.contains("PutEvidence") && metrics.contains("node_changes_total"), "{metrics}");
+    needles.assert_none_in("the metrics", metrics.as_bytes());
+    let stopped = sandbox.stop_and_keep().await;
+    let files = files_under(&stopped.layout.node(home).join("data"));
+    let database: usize = files.iter().filter(|(name, _)| name.contains("node.db")).map(|(_, bytes)| bytes.len()).sum();
+    assert!(database > 100_000, "no database was looked at");
+    for (name, bytes) in files {
+        needles.assert_none_in(&name, &bytes);
+    }
+    needles.assert_none_in("the log", &log::all()[mark..]);
 }
 
 /// Home says of its people what it wants; what of it reaches the venue is in the answer and nowhere else.

@@ -7,6 +7,7 @@
 //! node          a node that answers as a test says: hung, lying, somebody else's
 //! documents     a node with trust files of its own, and a gateway that hands on whatever a test gives it
 //! device        a phone whose every key and message the test can see
+//! evidence      feeds and platforms: whoever says at home what codes follow from
 //! forge         signed objects that nobody should believe
 //! certificates  certificates that nobody should believe
 //! wire          connections and messages that no client of ours would make
@@ -23,6 +24,7 @@ pub(crate) mod certificates;
 pub(crate) mod collector;
 pub(crate) mod device;
 pub(crate) mod documents;
+pub(crate) mod evidence;
 pub(crate) mod forge;
 pub(crate) mod gateway;
 pub(crate) mod log;

@@ -8,6 +8,7 @@ use peer::trace::Trace;
 use proto::refusal::{Reason, Refusal};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, Streaming};
 use tracing::Instrument as _;
 
@@ -21,10 +22,12 @@ const BATCH_WITHIN: Duration = Duration::from_secs(30);
 /// The answers of a stream.
 pub(super) type Answers<T> = ReceiverStream<Result<T, Status>>;
 
-/// Answers each batch by `answer` until the sender is done or goes away. The stream has its place until then.
+/// Answers each batch by `answer` until the sender is done or goes away, or this node stops: what it has begun it finishes, and what comes
+/// next is for whoever serves then. The stream has its place until then.
 pub(super) fn open<B, A, F>(
     request: Request<Streaming<B>>,
     place: UnderWay,
+    stopping: CancellationToken,
     answer: impl Fn(B) -> F + Send + Sync + 'static,
 ) -> Answers<A>
 where
@@ -40,6 +43,7 @@ where
         loop {
             let batch = tokio::select! {
                 () = answers.closed() => return,
+                () = stopping.cancelled() => return,
                 batch = batches.message() => batch,
             };
             let said = match batch {

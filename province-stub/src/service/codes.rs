@@ -66,7 +66,7 @@ impl<S: Store> AssignmentService for Endpoint<S> {
             let (platform, endpoint) = (platform.clone(), endpoint.clone());
             async move { endpoint.answer_codes(&platform, batch).await }
         };
-        Ok(Response::new(batches::open(request, place, answer)))
+        Ok(Response::new(batches::open(request, place, self.stopping.clone(), answer)))
     }
 }
 

@@ -37,7 +37,7 @@ impl<S: Store> EvidenceService for Endpoint<S> {
             let (feed, endpoint) = (feed.clone(), endpoint.clone());
             async move { endpoint.answer_evidence(&feed, batch).await }
         };
-        Ok(Response::new(batches::open(request, place, answer)))
+        Ok(Response::new(batches::open(request, place, self.stopping.clone(), answer)))
     }
 }
 

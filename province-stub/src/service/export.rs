@@ -16,7 +16,7 @@ use proto::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, instrument};
 
 use super::{
     Endpoint, access,
@@ -42,6 +42,7 @@ pub(crate) type Parts = ReceiverStream<Result<ExportTravelerResponse, Status>>;
 struct Outlet(mpsc::Sender<Result<ExportTravelerResponse, Status>>);
 
 /// Begins an export. Whoever is unknown is told at once.
+#[instrument(level = "debug", name = "export_traveler", skip_all)]
 pub(super) async fn open<S: Store>(
     endpoint: Endpoint<S>,
     trust: Arc<Trust>,

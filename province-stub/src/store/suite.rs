@@ -74,6 +74,8 @@ pub(super) async fn run<S: Store, G>(open: impl AsyncFn() -> (S, G)) {
         filing::pushed_codes_are_the_platforms_until_it_takes_them_back,
         filing::what_the_platform_took_back_beneath_a_hand_does_not_stand_again,
         filing::a_listing_that_brings_an_end_nearer_is_an_event,
+        filing::whom_a_document_and_a_reference_named_apart_is_one_person,
+        filing::a_hand_stands_over_what_the_platform_said_before_it_under_another_name,
         filing::a_reference_is_one_persons,
         filing::an_operators_look_is_on_file_before_anything_is_seen,
         filing::a_file_has_all_there_is_and_goes_with_its_person,

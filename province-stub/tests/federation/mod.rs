@@ -207,9 +207,19 @@ impl Federation {
 
     /// Starts the node under test by another clock.
     pub(crate) async fn start_by(&self, clock: Arc<dyn Clock>) -> Running {
-        let node = self.open(self.config(), clock).await.unwrap();
-        let bind = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listeners = Listeners::new(bind().await, bind().await);
+        self.start_with(self.config(), clock, "127.0.0.1:0").await
+    }
+
+    /// Starts the node under test again, where its peers know it to be.
+    pub(crate) async fn start_at(&self, address: &str) -> Running {
+        self.start_with(self.config(), Arc::new(SystemClock), address).await
+    }
+
+    /// Starts the node under test by another configuration.
+    pub(crate) async fn start_with(&self, config: Config, clock: Arc<dyn Clock>, address: &str) -> Running {
+        let node = self.open(config, clock).await.unwrap();
+        let bind = async |address| TcpListener::bind(address).await.unwrap();
+        let listeners = Listeners::new(bind(address).await, bind("127.0.0.1:0").await);
         let address = listeners.public.local_addr().unwrap().to_string();
         let private = listeners.private.local_addr().unwrap().to_string();
         let (handle, shutdown) = (node.handle(), CancellationToken::new());
@@ -219,16 +229,26 @@ impl Federation {
 
     /// A peer's channel to the node under test.
     pub(crate) fn dial(&self, running: &Running, peer: &PeerId) -> Channel {
+        self.dial_at(&running.address, peer)
+    }
+
+    /// The same, at an address.
+    pub(crate) fn dial_at(&self, address: &str, peer: &PeerId) -> Channel {
         let trust = TrustStore::open(self.trust(None), Arc::new(SystemClock)).unwrap();
         let credentials = Credentials::open(self.certify(peer), &self.domain).unwrap();
         let limits = DialLimits { connect_timeout: Duration::from_secs(5), ..DialLimits::default() };
-        channel(
-            &Standing { trust, credentials, network: Arc::new(Tcp) },
-            &running.address,
-            Expected::NodeOf(home()),
-            limits,
-        )
-        .unwrap()
+        channel(&Standing { trust, credentials, network: Arc::new(Tcp) }, address, Expected::NodeOf(home()), limits)
+            .unwrap()
+    }
+
+    /// Has another policy in the place of the one there is: the national one, with another text in one place.
+    pub(crate) fn renew_policy(&self, version: u64, from: &str, to: &str) {
+        assert!(NATIONAL.contains(from), "the policy does not say {from}");
+        let now = SystemClock.now();
+        let edition = Edition { version, issued_at: now, expires_at: now.plus(MAX_LIFE) };
+        let partial = self.path("policy.partial");
+        write(&partial, 0o644, &Policy::seal(&NATIONAL.replacen(from, to, 1), edition, &[&self.root]));
+        fs::rename(partial, self.path("policy")).unwrap();
     }
 }
 

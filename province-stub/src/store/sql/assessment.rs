@@ -29,6 +29,9 @@ const ROWS: usize = 500;
 #[derive(Debug, Default)]
 pub(super) struct Touched(BTreeMap<i64, u64>);
 
+/// When somebody is due who has another file than before: at once, and all that was said of them is old.
+pub(super) const AT_ONCE: UnixTime = UnixTime::from_secs(0);
+
 /// All scope bits: every consent discloses the code.
 const EVERYTHING: u64 = u64::MAX;
 
@@ -109,8 +112,9 @@ pub(super) async fn settle(
             }
             // A statement that was signed before may live beyond a time that has come nearer.
             let nearer = due_at.is_some_and(|due_at| file.due_at.is_none_or(|known| due_at < known));
+            let other = file.due_at == Some(AT_ONCE);
             let same = says_the_same(&file, &outcome);
-            let mut seen = if nearer || !same { EVERYTHING } else { touched.0[&person] };
+            let mut seen = if nearer || other || !same { EVERYTHING } else { touched.0[&person] };
             match (next(&file, outcome), file.held()) {
                 (Next::New(code), Some(held)) if same && held.origin == Origin::Rules => {
                     keep(connection, held, &code).await?;
@@ -197,7 +201,7 @@ pub(super) async fn one(
 /// When somebody is due next; at once, if an area is listed otherwise now.
 pub(super) async fn next_due(connection: &mut Connection) -> Result<Option<UnixTime>, StoreError> {
     if regrade::is_due(connection).await? {
-        return Ok(Some(UnixTime::from_secs(0)));
+        return Ok(Some(AT_ONCE));
     }
     let row =
         sqlx::query("SELECT min(due_at) AS due_at FROM person WHERE due_at IS NOT NULL").fetch_one(connection).await?;
@@ -216,6 +220,7 @@ pub(super) async fn set_rules(connection: &mut Connection, digest: u64) -> Resul
     Ok(())
 }
 
+/// Looks at people again, each with the scope of what else has changed about them.
 async fn again(
     connection: &mut Connection,
     touched: &Touched,

@@ -1,14 +1,16 @@
-//! Two people on file who turn out to be one: a feed has named them by document, the member's own platform by reference, and a device
-//! says both.
+//! Two that are one: a laboratory has named somebody by their document, the member's platform has pushed codes by its own reference, and
+//! a device says that both are the same person.
 //!
-//! Upholds I4: whoever is joined is due at once, so that no lookup tells what was known of one half alone. Whom the platform alone has
-//! named has no device, no consent and no access record.
+//! What the platform said, and what came by its reference, goes to the one with the document, in the order in which it came. The code
+//! that follows is worked out at the next occasion, which is at once.
 
 use proto::time::UnixTime;
 use sqlx::Row as _;
 
 use super::{
-    Connection, locks, people, rest,
+    Connection,
+    assessment::{self, AT_ONCE},
+    locks, people, rest,
     rows::{secs, time},
 };
 use crate::{
@@ -16,80 +18,86 @@ use crate::{
     vault::{Sealed, Vault},
 };
 
-/// What was on file under a reference is this person's from now on.
+/// Makes one of both: `from`, whom the platform alone has named, is no more.
 ///
 /// # Errors
-/// If the reference is of somebody with a document of their own, or this person has another reference.
-pub(super) async fn join(
+/// REFERENCE_DIFFERS if `from` is another person's, or `into` has a reference already.
+pub(super) async fn merge(
     connection: &mut Connection,
     vault: &Vault,
-    person: PersonId,
-    referred: PersonId,
+    into: PersonId,
+    from: PersonId,
     now: UnixTime,
 ) -> Result<(), StoreError> {
-    let mut both = [person.0, referred.0];
-    both.sort_unstable();
-    locks::people(connection, &both).await?;
-    let known = people::named(connection, vault, person).await?;
-    let other = people::named(connection, vault, referred).await?;
-    if known.reference.is_some() || other.document.is_some() {
+    locks::people(connection, &[into.0.min(from.0), into.0.max(from.0)]).await?;
+    let (kept, gone) = (people::named(connection, vault, into).await?, people::named(connection, vault, from).await?);
+    if gone.document.is_some() || kept.reference.is_some() {
         return Err(StoreError::ReferenceDiffers);
     }
-    move_codes(connection, vault, person, referred).await?;
-    sqlx::query("UPDATE evidence SET person = $1 WHERE person = $2")
-        .bind(person.0)
-        .bind(referred.0)
+    let (held, pushed) = (base(connection, into).await?, base(connection, from).await?);
+    let base = match (&held, &pushed) {
+        // As if the platform had known who they are all along: what was set by hand after its word stands.
+        (Some(held), Some(pushed)) if held.by_hand && held.assigned_at > pushed.assigned_at => Some(held.id),
+        (_, Some(pushed)) => Some(pushed.id),
+        (held, None) => held.as_ref().map(|held| held.id),
+    };
+    reseal(connection, vault, into, from).await?;
+    for table in ["UPDATE code SET person = $1 WHERE person = $2", "UPDATE evidence SET person = $1 WHERE person = $2"]
+    {
+        sqlx::query(table).bind(into.0).bind(from.0).execute(&mut *connection).await?;
+    }
+    sqlx::query("DELETE FROM person WHERE id = $1").bind(from.0).execute(&mut *connection).await?;
+    // What was on file by then, under either name, is what the base stands over. What came within its second counts beside it.
+    sqlx::query(
+        "UPDATE code SET covers = (SELECT coalesce(max(evidence.id), 0) FROM evidence WHERE evidence.person = $1 \
+         AND (evidence.id <= code.covers OR CASE code.source WHEN 'platform' THEN evidence.received_at <= code.assigned_at \
+         ELSE evidence.received_at < code.recorded_at END)) WHERE id = $2",
+    )
+    .bind(into.0)
+    .bind(base)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("UPDATE person SET base = $1, due_at = $2 WHERE id = $3")
+        .bind(base)
+        .bind(secs(AT_ONCE))
+        .bind(into.0)
         .execute(&mut *connection)
         .await?;
-    // The platform's word stands, but not over a hand's.
-    sqlx::query(
-        "UPDATE person SET due_at = $1, base = CASE \
-         WHEN EXISTS (SELECT 1 FROM code WHERE code.id = person.base AND code.source = 'hand') THEN base \
-         ELSE coalesce((SELECT referred.base FROM person AS referred WHERE referred.id = $2), base) END WHERE id = $3",
-    )
-    .bind(secs(now))
-    .bind(referred.0)
-    .bind(person.0)
-    .execute(&mut *connection)
-    .await?;
-    // It covers what was on file about either when it was decided.
-    sqlx::query(
-        "UPDATE code SET covers = (SELECT coalesce(max(id), 0) FROM evidence WHERE evidence.person = code.person \
-         AND received_at <= code.assigned_at) WHERE source = 'platform' \
-         AND id = (SELECT base FROM person WHERE person.id = $1)",
-    )
-    .bind(person.0)
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query("DELETE FROM person WHERE id = $1").bind(referred.0).execute(connection).await?;
-    Ok(())
+    assessment::retire(connection, &[into.0], now).await
 }
 
-/// Whose a justification is, is sealed in with it.
-async fn move_codes(
-    connection: &mut Connection,
-    vault: &Vault,
-    person: PersonId,
-    referred: PersonId,
-) -> Result<(), StoreError> {
+/// An assignment that stands whatever the evidence said by then.
+struct Base {
+    id: i64,
+    by_hand: bool,
+    assigned_at: UnixTime,
+}
+
+async fn base(connection: &mut Connection, person: PersonId) -> Result<Option<Base>, StoreError> {
+    let row = sqlx::query(
+        "SELECT code.id, code.source, code.assigned_at FROM person JOIN code ON code.id = person.base WHERE person.id = $1",
+    );
+    let Some(row) = row.bind(person.0).fetch_optional(connection).await? else { return Ok(None) };
+    let by_hand = row.try_get::<&str, _>("source")? == "hand";
+    Ok(Some(Base { id: row.try_get("id")?, by_hand, assigned_at: time(&row, "assigned_at")? }))
+}
+
+/// What is sealed of an assignment is bound to whose it is.
+async fn reseal(connection: &mut Connection, vault: &Vault, into: PersonId, from: PersonId) -> Result<(), StoreError> {
     let rows = sqlx::query(
         "SELECT code.id, recorded_at, request_id, justification, fingerprint FROM code \
-         LEFT JOIN rest_key ON rest_key.id = code.key WHERE person = $1",
+         JOIN rest_key ON rest_key.id = code.key WHERE person = $1 AND justification IS NOT NULL",
     );
-    let key = rest::current(connection, vault).await?;
-    for row in rows.bind(referred.0).fetch_all(&mut *connection).await? {
-        let recorded_at = time(&row, "recorded_at")?;
-        let request_id = row.try_get::<Option<&str>, _>("request_id")?.unwrap_or_default();
-        let place = |person| rest::code_place(person, recorded_at, request_id);
-        let said = rest::open_text(vault, Sealed::Justification, &place(referred), &row, "justification")?;
-        let sealed = said.map(|said| vault.seal(Sealed::Justification, &place(person), said.as_bytes()));
-        sqlx::query("UPDATE code SET person = $1, justification = $2, key = $3 WHERE id = $4")
-            .bind(person.0)
-            .bind(&sealed)
-            .bind(sealed.is_some().then_some(key))
-            .bind(row.try_get::<i64, _>("id")?)
-            .execute(&mut *connection)
-            .await?;
+    let rows = rows.bind(from.0).fetch_all(&mut *connection).await?;
+    let current = rest::current(connection, vault).await?;
+    for row in &rows {
+        let (recorded_at, request_id) = (time(row, "recorded_at")?, row.try_get::<Option<&str>, _>("request_id")?);
+        let place = |person| rest::code_place(person, recorded_at, request_id.unwrap_or_default());
+        let text = rest::open_text(vault, Sealed::Justification, &place(from), row, "justification")?;
+        let sealed = vault.seal(Sealed::Justification, &place(into), text.unwrap_or_default().as_bytes());
+        let update = sqlx::query("UPDATE code SET justification = $1, key = $2 WHERE id = $3");
+        let update = update.bind(sealed).bind(current).bind(row.try_get::<i64, _>("id")?);
+        update.execute(&mut *connection).await?;
     }
     Ok(())
 }

@@ -12,7 +12,8 @@ use sqlx::{QueryBuilder, Row as _, query_builder::Separated};
 use super::{
     Connection, Database,
     evidence::{DOSE, HIGH, MEDIUM, STAY, TEST},
-    locks, merge,
+    locks,
+    merge::merge,
     rest::{self, Named},
     rows::{self, bytes, corrupt, secs},
 };
@@ -228,10 +229,9 @@ pub(super) async fn enroll(
 async fn whose(connection: &mut Connection, vault: &Vault, device: &NewDevice) -> Result<PersonId, StoreError> {
     let (by_document, by_reference) = both(connection, vault, device).await?;
     let person = match (by_document, by_reference) {
-        // Evidence has named them by document, the platform by reference: they are one.
-        (Some(person), Some(referred)) if person != referred => {
-            merge::join(connection, vault, person, referred, device.now).await?;
-            return complete(connection, vault, person, device).await.map(|()| person);
+        (Some(person), Some(other)) if person != other => {
+            merge(connection, vault, person, other, device.now).await?;
+            person
         }
         (Some(person), _) | (None, Some(person)) => person,
         (None, None) => {

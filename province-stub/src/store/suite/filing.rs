@@ -253,9 +253,10 @@ pub(super) async fn time_alone_changes_a_code_with_its_events<S: Store>(store: S
     let found = desk.store.reassess_person(person, &desk.rules(), end, &SystemRandom).await.unwrap();
     assert_eq!((found.people, desk.label(1).await.as_deref()), (1, Some("绿码")));
     assert_eq!(desk.store.next_due().await.unwrap(), None);
-    // Assessed again, nothing changes.
+    // Assessed again, nothing changes, whatever a consent discloses.
+    desk.consent(1, Scope::ALL).await;
     let again = desk.store.reassess_person(person, &desk.rules(), end, &SystemRandom).await.unwrap();
-    assert_eq!(again.effect, found.effect);
+    assert_eq!((again.effect.head, again.effect.changed), (found.effect.head, 0));
 }
 
 pub(super) async fn everybody_with_evidence_is_assessed_in_turn<S: Store>(store: S) {
@@ -416,6 +417,66 @@ pub(super) async fn a_listing_that_brings_an_end_nearer_is_an_event<S: Store>(st
     assert_eq!(desk.store.next_due().await.unwrap(), Some(NOW.minus(HOUR).plus(DAY * 3)));
 }
 
+pub(super) async fn whom_a_document_and_a_reference_named_apart_is_one_person<S: Store>(store: S) {
+    let desk = Desk::new(store);
+    let later = NOW.plus(HOUR);
+    let by_reference = |id: &str, fact| about(id, 0, PersonKey::Reference(foreign("p-1")), fact);
+    desk.put(&[test("before", 1, DAY, true)]).await;
+    let green = pushed("p-1", "绿码", None, NOW);
+    desk.push("push-0001", std::slice::from_ref(&green), NOW.plus(HOUR / 2)).await.unwrap();
+    desk.put(&[by_reference("dose", Fact::Dose { number: 1, given_at: NOW })]).await;
+    assert_eq!(desk.label(1).await.as_deref(), Some("黄码"));
+    let level = desk.consent(1, Scope::LEVEL).await;
+    let before = desk.store.head().await.unwrap().seq;
+    desk.bind("p-1", 1).await.unwrap();
+    assert!(desk.store.next_due().await.unwrap().is_some_and(|due_at| due_at <= NOW), "at once");
+    let due = desk.store.reassess_due(10, &desk.rules(), later, &SystemRandom).await.unwrap();
+    assert_eq!((due.people, due.effect.changed, due.effect.head.seq), (1, 1, before + 1));
+    assert_eq!(desk.store.changes(before, 9).await.unwrap()[0].cti, level);
+    // The platform knew of that test when it said so: it stands.
+    assert_eq!(desk.label(1).await.as_deref(), Some("绿码"));
+    let person = desk.store.person_by_document(&document(1)).await.unwrap().unwrap();
+    let file = desk.store.person_file(person).await.unwrap();
+    assert!(file.has_reference && file.devices.len() == 1);
+    assert_eq!(file.evidence.iter().map(|on_file| on_file.record.as_str()).collect::<Vec<_>>(), ["dose", "before"]);
+    let codes: Vec<_> = file.codes.iter().map(|code| (code.origin, code.justification.as_deref())).collect();
+    assert_eq!(codes, [(Origin::Platform, Some("file 7")), (Origin::Rules, None)]);
+    // Both names are theirs, and what comes later counts, by either.
+    let verdicts = desk.push("push-0002", &[green], later).await.unwrap();
+    assert_eq!(verdicts, [Assignment::Unchanged]);
+    let after = by_reference("after", Fact::Test { sampled_at: NOW.minus(HOUR), positive: true });
+    desk.put_from(LAB, &[after], later, false).await;
+    assert_eq!(desk.label(1).await.as_deref(), Some("黄码"));
+    desk.bind("p-1", 1).await.unwrap();
+    // Nobody's reference becomes another's by that.
+    desk.push("push-0003", &[pushed("p-2", "绿码", None, NOW)], later).await.unwrap();
+    assert!(matches!(desk.bind("p-2", 1).await, Err(StoreError::ReferenceDiffers)));
+}
+
+pub(super) async fn a_hand_stands_over_what_the_platform_said_before_it_under_another_name<S: Store>(store: S) {
+    let desk = Desk::new(store);
+    for (index, ago, label) in [(1, HOUR, "绿码"), (2, Duration::ZERO, "红码")] {
+        add_person(&desk.store, index).await;
+        let by_hand = NewAssignment {
+            document: document(index),
+            label: "绿码".into(),
+            rule: "R-CLEAR".into(),
+            authority: by("41/cdc"),
+            justification: "looked into".into(),
+            set_by: "41/operator/li".into(),
+            now: NOW.minus(HOUR / 2),
+        };
+        let request = RequestKey { method: Method::SetCode, ..request(&format!("set-code-{index}"), "") };
+        desk.store.set_code(&request, &by_hand, &SystemRandom).await.unwrap();
+        let reference = format!("p-{index}");
+        let red = pushed(&reference, "红码", Some(("R-CASE", "41/cdc")), NOW.minus(ago));
+        desk.push(&format!("push-{index:04}"), &[red], NOW).await.unwrap();
+        desk.bind(&reference, index).await.unwrap();
+        desk.store.reassess_due(10, &desk.rules(), NOW, &SystemRandom).await.unwrap();
+        assert_eq!(desk.label(index).await.as_deref(), Some(label), "pushed {ago:?} ago");
+    }
+}
+
 pub(super) async fn a_reference_is_one_persons<S: Store>(store: S) {
     let desk = Desk::new(store);
     desk.push("push-0001", &[pushed("p-1", "绿码", None, NOW), pushed("p-2", "绿码", None, NOW)], NOW).await.unwrap();
@@ -423,7 +484,7 @@ pub(super) async fn a_reference_is_one_persons<S: Store>(store: S) {
     desk.bind("p-1", 1).await.unwrap();
     desk.bind("p-1", 1).await.unwrap();
     desk.bind("p-5", 5).await.unwrap();
-    for (reference, index) in [("p-1", 2), ("p-9", 1), ("p-2", 1), ("p-1", 5)] {
+    for (reference, index) in [("p-1", 2), ("p-9", 1), ("p-2", 1), ("p-1", 5), ("p-5", 1)] {
         let refused = desk.bind(reference, index).await;
         assert!(matches!(refused, Err(StoreError::ReferenceDiffers)), "{reference} {index}: {refused:?}");
     }
