@@ -177,7 +177,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<RecordOnFile>, StoreError>> + Send;
 
     /// Forgets some of what is past its retention, and says how much: nothing when it is done. One transaction is short,
-    /// so that nobody waits for it. The change log's head stays. Access records are kept for `access_retention` after they
+    /// so that nobody waits for it. The change log's head stays. Access records are kept for `retention.accesses` after they
     /// came, and forgotten from the start of their log on, whose base moves with them; evidence of conflicts stays. So are
     /// operators' looks; a person's evidence is forgotten when it has been over for `retention.evidence`, and so are assignments
     /// that hold no more.
