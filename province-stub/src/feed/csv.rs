@@ -55,9 +55,9 @@ const RESIDENT_ID: i32 = 10;
 /// A file that cannot be read as one of evidence.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// A column that nobody knows.
-    #[error("column {0:?} is not one of {list}", list = COLUMNS.join(", "))]
-    Column(String),
+    /// A column that nobody knows, counted from 1. Its name is not told: a file without a header has a person's number there.
+    #[error("the name of column {0} is not one of {list}; the first row is the header", list = COLUMNS.join(", "))]
+    Column(usize),
     /// A column that must be there is not, or one is there twice.
     #[error("column {0} is missing, or there twice")]
     Missing(&'static str),
@@ -75,7 +75,6 @@ pub struct Rows<R> {
 }
 
 /// One row: its line, what it says as it stands, and as a record, or why it is none.
-#[derive(Debug)]
 pub struct Row {
     /// The line it begins on, from 1.
     pub line: u64,
@@ -85,6 +84,9 @@ pub struct Row {
     pub record: Result<EvidenceRecord, Refusal>,
 }
 
+// A row speaks of a person.
+redacted!(Row);
+
 impl<R: Read> Rows<R> {
     /// Opens a file and reads its header.
     pub fn open(input: R) -> Result<Self, FileError> {
@@ -92,8 +94,8 @@ impl<R: Read> Rows<R> {
         // Excel begins a UTF-8 file with a mark.
         let header: Vec<String> =
             reader.headers()?.iter().map(|name| name.trim_start_matches('\u{feff}').to_owned()).collect();
-        if let Some(unknown) = header.iter().find(|name| !COLUMNS.contains(&name.as_str())) {
-            return Err(FileError::Column(unknown.clone()));
+        if let Some(unknown) = header.iter().position(|name| !COLUMNS.contains(&name.as_str())) {
+            return Err(FileError::Column(unknown + 1));
         }
         let place = |column: &&str| header.iter().position(|name| name == column);
         if let Some(twice) = COLUMNS.iter().find(|column| header.iter().filter(|name| name == *column).count() > 1) {
@@ -301,7 +303,10 @@ mod tests {
     #[test]
     fn a_header_that_is_not_ours_is_told_at_once() {
         let error = |text: &str| Rows::open(text.as_bytes()).unwrap_err().to_string();
-        assert!(error("record_id,evidence,name\n").contains("\"name\" is not one of record_id"));
+        assert!(error("record_id,evidence,name\n").contains("the name of column 3 is not one of record_id"));
+        // A file without a header.
+        let shown = format!("{:?}", Rows::open("11010519491231002X,test\n".as_bytes()).unwrap_err());
+        assert_eq!((shown.as_str(), error("11010519491231002X,test\n").contains("110105")), ("Column(1)", false));
         assert_eq!(error("record_id,time\n"), "column evidence is missing, or there twice");
         assert_eq!(error("record_id,evidence,time,time\n"), "column time is missing, or there twice");
         assert!(Rows::open("\u{feff}record_id,evidence\n".as_bytes()).is_ok());

@@ -54,7 +54,6 @@ pub struct Tally {
 }
 
 /// A row that is not on file, and why.
-#[derive(Debug)]
 pub struct Rejected<'a> {
     /// Its line, from 1.
     pub line: u64,
@@ -67,6 +66,9 @@ pub struct Rejected<'a> {
     /// What is wrong.
     pub detail: &'a str,
 }
+
+// A row speaks of a person.
+redacted!(Rejected<'_>);
 
 /// Who is told how it goes.
 pub trait Witness {
