@@ -1,5 +1,6 @@
 //! Evidence as a CSV file (RFC 4180, UTF-8), one record a row, with a header. The columns are those of [`COLUMNS`], in any order; those that
-//! a file does not need may be left out, and so may any value that does not apply.
+//! a file does not need may be left out, and so may any value that does not apply. No value has more than [`MAX_VALUE_BYTES`]: all that a
+//! quote swallows which nobody closed is one row that is refused, and no more is kept of it.
 //!
 //! | column | what it is |
 //! | --- | --- |
@@ -49,6 +50,9 @@ pub const COLUMNS: [&str; 13] = [
     "risk",
 ];
 
+/// The longest a value may be, in bytes: more than any that a node takes.
+pub const MAX_VALUE_BYTES: usize = 256;
+
 /// The document type of a row that does not say: a resident ID.
 const RESIDENT_ID: i32 = 10;
 
@@ -78,7 +82,7 @@ pub struct Rows<R> {
 pub struct Row {
     /// The line it begins on, from 1.
     pub line: u64,
-    /// Its values in the file's own order.
+    /// Its values in the file's own order, each cut to [`MAX_VALUE_BYTES`].
     pub values: Vec<String>,
     /// What it says.
     pub record: Result<EvidenceRecord, Refusal>,
@@ -124,7 +128,12 @@ impl<R: Read> Rows<R> {
             return Ok(None);
         }
         let line = bytes.position().map_or(0, csv::Position::line);
-        let text: Vec<String> = bytes.iter().map(|value| String::from_utf8_lossy(value).into_owned()).collect();
+        let text: Vec<String> = bytes.iter().map(cut).collect();
+        if let Some(long) = bytes.iter().position(|value| value.len() > MAX_VALUE_BYTES) {
+            let column = self.columns.iter().position(|place| *place == Some(long)).map_or("row", |n| COLUMNS[n]);
+            let most = format!("at most {MAX_VALUE_BYTES} bytes; a quote may be open");
+            return Ok(Some(Row { line, values: text, record: Err(Refusal::field(column, most)) }));
+        }
         let record = match StringRecord::from_byte_record(bytes) {
             Ok(values) if values.len() == self.reader.headers()?.len() => self.read(&values),
             Ok(_) => {
@@ -180,6 +189,13 @@ impl<R: Read> Rows<R> {
             content: Some(content),
         })
     }
+}
+
+/// What is kept of a value: as much as one may have.
+fn cut(value: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(&value[..value.len().min(MAX_VALUE_BYTES)]).into_owned();
+    text.truncate(text.floor_char_boundary(MAX_VALUE_BYTES));
+    text
 }
 
 /// Whom a row is about. What is wrong with a number is told by the node, as of every other source.
@@ -298,6 +314,39 @@ mod tests {
         let mut rows = Rows::open(latin.as_slice()).unwrap();
         assert_eq!(rows.next_row().unwrap().unwrap().record.unwrap_err().violation().unwrap().0, "result");
         assert_eq!(rows.next_row().unwrap().unwrap().record.unwrap_err().violation().unwrap().0, "row");
+    }
+
+    #[test]
+    fn a_quote_that_nobody_closes_is_one_row_that_is_refused() {
+        let header = "record_id,evidence,document_number,time,result\n";
+        let row = "1,test,E12345678,2022-04-28T08:00:00Z,negative\n";
+        let text = format!("{header}{row}2,test,\"{}\",,\n{row}3,test,\"{}", "检".repeat(100_000), row.repeat(6_000));
+        let rows = rows(&text);
+        assert_eq!(rows.iter().map(|row| row.record.is_ok()).collect::<Vec<_>>(), [true, false, true, false]);
+        for (row, line) in [(&rows[1], 3), (&rows[3], 5)] {
+            let refusal = row.record.as_ref().unwrap_err();
+            assert_eq!((refusal.reason(), refusal.violation().unwrap().0), (Reason::FieldInvalid, "document_number"));
+            assert_eq!(row.line, line);
+            let (longest, most) = (row.values.iter().map(String::len).max().unwrap(), MAX_VALUE_BYTES);
+            assert!((most - 2..=most).contains(&longest), "{longest}");
+        }
+        // Bytes that are no UTF-8 become longer when they are shown; a value in a column that there is not is of the row.
+        let mut latin = b"record_id,evidence\n1,".to_vec();
+        latin.extend([0xe9; MAX_VALUE_BYTES]);
+        latin.extend(b"\n1,test,");
+        latin.extend([b'a'; MAX_VALUE_BYTES + 1]);
+        let mut rows = Rows::open(latin.as_slice()).unwrap();
+        let row = rows.next_row().unwrap().unwrap();
+        assert_eq!(row.record.unwrap_err().reason(), Reason::RequestMalformed);
+        assert!(row.values[1].len() <= MAX_VALUE_BYTES);
+        let beyond = rows.next_row().unwrap().unwrap().record.unwrap_err();
+        assert_eq!((beyond.reason(), beyond.violation().unwrap().0), (Reason::FieldInvalid, "row"));
+    }
+
+    #[test]
+    fn debug_shows_nobody() {
+        let rows = rows("record_id,evidence,document_number\n1,tests,11010519491231002X\n");
+        assert_eq!(format!("{:?}", rows[0]), "Row(…)");
     }
 
     #[test]

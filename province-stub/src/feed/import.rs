@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use prost::Message as _;
 use proto::{
     contract::{
         error::ErrorReason,
@@ -29,6 +30,8 @@ use super::csv::{FileError, Row, Rows};
 
 /// Records of one batch.
 const BATCH: usize = 500;
+/// How large a batch grows, in bytes: with one record more, and that is less than a thousand, it is well within a message.
+const BATCH_BYTES: usize = 192 * 1024;
 /// Batches on their way at most: as many as the contract lets a feed send ahead.
 const AHEAD: usize = 8;
 /// Between two attempts to open a stream.
@@ -192,14 +195,15 @@ impl<R: Read, W: Witness> Import<'_, R, W> {
 
     /// The next batch; rows that are no records are rejected on the way.
     fn read(&mut self) -> Result<Option<Batch>, ImportError> {
-        let (mut rows, mut records) = (Vec::new(), Vec::new());
-        while records.len() < BATCH {
+        let (mut rows, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while records.len() < BATCH && bytes < BATCH_BYTES {
             let Some(row) = self.rows.next_row()? else {
                 self.ended = true;
                 break;
             };
             match &row.record {
                 Ok(record) => {
+                    bytes += record.encoded_len();
                     records.push(record.clone());
                     rows.push(row);
                 }
