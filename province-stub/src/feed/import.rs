@@ -1,5 +1,6 @@
 //! Brings a file of evidence to a node: batch by batch over one stream, some ahead of the answers. A stream that breaks is opened again
-//! and goes on from the first batch that was not answered, for as long as it was told to be patient.
+//! and goes on from the first batch that was not answered, for as long as it was told to be patient. So long a node may owe an
+//! answer, too.
 
 use std::{
     collections::VecDeque,
@@ -21,7 +22,7 @@ use proto::{
 use thiserror::Error;
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
@@ -103,7 +104,7 @@ pub enum ImportError {
 pub struct Options {
     /// Says what would become of each row, and keeps nothing.
     pub dry_run: bool,
-    /// How long a node may be away.
+    /// How long a node may be away, and how long it may owe an answer.
     pub patience: Duration,
 }
 
@@ -167,12 +168,13 @@ impl<R: Read, W: Witness> Import<'_, R, W> {
             let _ = requests.try_send(self.request(batch));
         }
         self.fill(&requests)?;
-        let mut answers = match client.put_evidence(ReceiverStream::new(stream)).await {
+        let patience = self.options.patience;
+        let mut answers = match within(patience, client.put_evidence(ReceiverStream::new(stream))).await {
             Ok(answers) => answers.into_inner(),
             Err(status) => return Ok(Err(status)),
         };
         while !self.waiting.is_empty() {
-            match next(&mut answers).await {
+            match within(patience, next(&mut answers)).await {
                 Ok(answer) => self.answered(&answer)?,
                 Err(status) => return Ok(Err(status)),
             }
@@ -261,6 +263,12 @@ impl<R: Read, W: Witness> Import<'_, R, W> {
     }
 }
 
+/// Waits for what the node says, for as long as there is patience.
+async fn within<T>(patience: Duration, said: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let silent = |_| Status::deadline_exceeded("it is there, and owes an answer for longer than there was patience");
+    timeout(patience, said).await.map_err(silent)?
+}
+
 async fn next(answers: &mut Streaming<PutEvidenceResponse>) -> Result<PutEvidenceResponse, Status> {
     answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))
 }
@@ -279,3 +287,6 @@ fn said(status: &Status) -> String {
         Some(reason) => format!("{}: {}", reason_name(reason), status.message()),
     }
 }
+
+#[cfg(test)]
+mod tests;
