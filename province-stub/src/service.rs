@@ -191,8 +191,8 @@ impl<S: Store> Endpoint<S> {
     }
 
     async fn answer_get_code(&self, request: GetCodeRequest) -> Result<GetCodeResponse, Refusal> {
-        let (trust, _) = self.standing()?;
-        let code = explanation::of_device(&self.home, parse::code(&request)?).await?;
+        let (trust, now) = self.standing()?;
+        let code = explanation::of_device(&self.home, &trust.policy, now, parse::code(&request)?).await?;
         Ok(GetCodeResponse { code: code.map(|code| self.explain(&trust, &code)) })
     }
 }
