@@ -68,6 +68,7 @@ pub(crate) struct Endpoint<S> {
     pub(crate) deliveries: Deliveries,
     pub(crate) intakes: Deliveries,
     pub(crate) pushes: Deliveries,
+    pub(crate) exports: Deliveries,
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) platforms: Arc<Platforms>,
 }
@@ -83,6 +84,7 @@ impl<S> Clone for Endpoint<S> {
             deliveries: self.deliveries.clone(),
             intakes: self.intakes.clone(),
             pushes: self.pushes.clone(),
+            exports: self.exports.clone(),
             feeds: self.feeds.clone(),
             platforms: self.platforms.clone(),
         }
@@ -282,8 +284,10 @@ impl<S: Store> TravelerService for Endpoint<S> {
         request: Request<ExportTravelerRequest>,
     ) -> Result<Response<export::Parts>, Status> {
         let (trust, now) = self.standing()?;
+        let backend = caller(&request)?.peer.clone();
+        let place = self.exports.admit(&backend)?;
         let device = parse::export(request.get_ref())?;
-        Ok(Response::new(export::open(self.clone(), trust, now, device).await?))
+        Ok(Response::new(export::open(self.home.clone(), trust.policy.clone(), now, device, place).await?))
     }
 }
 
