@@ -270,7 +270,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn person_file(&self, person: PersonId) -> impl Future<Output = Result<PersonFile, StoreError>> + Send;
 
     /// Seals up to `limit` rows of older keys of the vault anew, with the current one, and says how many: nothing when it is
-    /// done, and then no older key is needed any more.
+    /// done, and then no older key is needed any more, but for rows that do not open: they are passed over, counted in the log, and
+    /// their keys stay needed.
     fn reseal(&self, limit: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Finishes what is under way and lets go of the store's files.
