@@ -6,7 +6,7 @@
 use proto::{policy::EvidenceKind, statement::Authority, time::UnixTime};
 use thiserror::Error;
 
-use crate::document::{Document, DocumentType};
+use crate::document::{Document, holds_resident_id};
 
 /// The highest revision of a record.
 pub const MAX_REVISION: u32 = 1_000_000;
@@ -15,8 +15,8 @@ pub const MAX_EVIDENCE: u32 = 1_000;
 /// Listings of one area that are on file at most.
 pub const MAX_LISTINGS: usize = 200;
 
-/// A name that another system gave to something of its own: 1 to 64 characters of A–Z, a–z, 0–9, '.', '_', ':' and '-', and
-/// not a resident ID's number.
+/// A name that another system gave to something of its own: 1 to 64 characters of A–Z, a–z, 0–9, '.', '_', ':' and '-', with
+/// no resident ID's number in it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Foreign(Box<str>);
 
@@ -27,7 +27,7 @@ pub enum ForeignError {
     #[error("1 to 64 characters of A-Z, a-z, 0-9, '.', '_', ':' and '-'")]
     Form,
     /// It is somebody's.
-    #[error("is a resident ID's number; a name of your own is expected")]
+    #[error("has a resident ID's number in it; a name of your own is expected")]
     ResidentId,
 }
 
@@ -173,7 +173,7 @@ impl Foreign {
         if !(1..=64).contains(&text.len()) || !text.bytes().all(plain) {
             return Err(ForeignError::Form);
         }
-        if Document::new(DocumentType::ResidentId, text).is_ok() {
+        if holds_resident_id(text) {
             return Err(ForeignError::ResidentId);
         }
         Ok(Self(text.into()))
@@ -238,8 +238,10 @@ mod tests {
             assert_eq!(Foreign::new(wrong), Err(ForeignError::Form), "{wrong}");
         }
         // The standard's own example (GB 11643-1999).
-        assert_eq!(Foreign::new("11010519491231002X"), Err(ForeignError::ResidentId));
-        assert_eq!(Foreign::new("11010519491231002x"), Err(ForeignError::ResidentId));
+        for somebody in ["11010519491231002X", "11010519491231002x", "11010519491231002X-0428", "p:11010519491231002X"]
+        {
+            assert_eq!(Foreign::new(somebody), Err(ForeignError::ResidentId), "{somebody}");
+        }
         assert!(Foreign::new("110105194912310021").is_ok());
     }
 

@@ -183,6 +183,8 @@ pub struct CodeOnFile {
     pub origin: Origin,
     /// When it ends by its rule, if nothing else happens.
     pub ends_at: Option<UnixTime>,
+    /// When time alone may change it.
+    pub due_at: Option<UnixTime>,
     /// The evidence that it follows from.
     pub evidence: Option<EvidenceOnFile>,
 }
