@@ -10,7 +10,7 @@
 //!
 //! Upholds I4. *Nothing is missed*: whatever is about one person holds that person's row until it commits. A consent that is
 //! issued while a code is set is either committed before, and the assignment, whose statements each see all that is committed
-//! when they begin, makes its event; or it waits, and is signed for a status that was there before it. *Numbers are in the
+//! when they begin, makes its event; or it waits, and its first lookup finds the new status already. *Numbers are in the
 //! order of commits, without gaps*: they are given by an UPDATE of the one row of `log_head`, whose lock is kept until the
 //! commit, and PostgreSQL shows a commit to others before it lets go of its locks. So whoever sees a number sees every number
 //! before it, and a rollback gives its numbers back. *A lookup is of one moment*: one statement, or several under REPEATABLE
@@ -20,7 +20,8 @@
 //! forgets, are ended by the server; they are made again, a bounded number of times ([`RETRIED`]). Each is whole or not at all.
 //!
 //! A server that is slow or gone is an answer, too: STORE_UNAVAILABLE, after `acquire_timeout` and `statement_timeout` at the
-//! latest ([`lease`]). Half of the connections are for reading alone, so that lookups go on while changes wait. A standby is refused: what it shows may be from before what this node has told already.
+//! latest ([`lease`]). Half of the connections are for reading alone, so that lookups go on while changes wait. A standby is
+//! refused: what it shows may be from before what this node has told already ([`session`]).
 
 mod lease;
 mod locks;
