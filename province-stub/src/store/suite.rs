@@ -176,7 +176,7 @@ pub(super) fn assignment(index: u32, label: &str, now: UnixTime) -> NewAssignmen
         label: label.into(),
         rule: "R-CASE".into(),
         authority: "41/cdc".parse::<Authority>().unwrap(),
-        justification: "test".into(),
+        justification: "一位接触者".into(),
         set_by: "41/operator/li".into(),
         now,
     }
