@@ -244,7 +244,10 @@ fn number<N: std::str::FromStr>(column: &'static str, text: &str) -> Result<N, R
 
 #[cfg(test)]
 mod tests {
+    use proto::policy::{NATIONAL, Policy};
+
     use super::*;
+    use crate::seed;
 
     fn rows(text: &str) -> Vec<Row> {
         let mut rows = Rows::open(text.as_bytes()).unwrap();
@@ -314,6 +317,21 @@ mod tests {
         let mut rows = Rows::open(latin.as_slice()).unwrap();
         assert_eq!(rows.next_row().unwrap().unwrap().record.unwrap_err().violation().unwrap().0, "result");
         assert_eq!(rows.next_row().unwrap().unwrap().record.unwrap_err().violation().unwrap().0, "row");
+    }
+
+    /// The README imports it: two of its rows are wrong, and nobody in it is real.
+    #[test]
+    fn the_sample_is_about_seeded_people() {
+        let text = include_str!("../../../deploy/evidence-sample.csv").replace("DAY", "2022-04-28");
+        let policy = Policy::from_toml(NATIONAL).unwrap();
+        let seeded = seed::people("51".parse().unwrap(), 200, &policy);
+        let is_seeded = |number: &str| seeded.iter().any(|person| person.document.number() == number);
+        let whom = |row: &Row| match row.record.clone().unwrap().person.map(|person| person.person.unwrap()) {
+            Some(Whom::Document(document)) => Some(is_seeded(&document.number)),
+            _ => None,
+        };
+        let known: Vec<_> = rows(&text).iter().map(whom).collect();
+        assert_eq!(known, [None, Some(true), Some(true), Some(true), Some(true), Some(false)]);
     }
 
     #[test]
