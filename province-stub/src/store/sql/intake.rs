@@ -534,11 +534,12 @@ pub(super) async fn regrade(connection: &mut Connection, limit: u32) -> Result<O
     Ok(Some(changed.into_iter().collect()))
 }
 
-/// Forgets evidence that ended before a time, some rows at most. What goes on is kept: a case, a listing without an end.
+/// Forgets evidence that ended before a time, some rows at most. What goes on is kept: a case, a listing without an end; and so are
+/// doses, which are never over.
 pub(super) async fn sweep(connection: &mut Connection, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
     let swept = sqlx::query(
         "DELETE FROM evidence WHERE id IN (SELECT id FROM evidence \
-         WHERE coalesce(until, at) < $1 AND NOT (class IN (4, 6) AND until IS NULL) LIMIT $2)",
+         WHERE class <> 2 AND coalesce(until, at) < $1 AND NOT (class IN (4, 6) AND until IS NULL) LIMIT $2)",
     )
     .bind(rows::secs(before))
     .bind(limit)
