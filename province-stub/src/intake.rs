@@ -162,13 +162,11 @@ impl Desk<'_> {
     }
 }
 
-/// When a fact was over; `None` for what goes on.
+/// When a fact was over; `None` for what goes on, and for a vaccination, which is never over.
 const fn ended_at(fact: &Fact) -> Option<UnixTime> {
     match *fact {
+        Fact::Dose { .. } => None,
         Fact::Case { ended_at, .. } => ended_at,
-        Fact::Test { sampled_at: at, .. }
-        | Fact::Dose { given_at: at, .. }
-        | Fact::Stay { left_at: at, .. }
-        | Fact::Contact { last_at: at } => Some(at),
+        Fact::Test { sampled_at: at, .. } | Fact::Stay { left_at: at, .. } | Fact::Contact { last_at: at } => Some(at),
     }
 }

@@ -179,8 +179,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Forgets some of what is past its retention, and says how much: nothing when it is done. One transaction is short,
     /// so that nobody waits for it. The change log's head stays. Access records are kept for `retention.accesses` after they
     /// came, and forgotten from the start of their log on, whose base moves with them; evidence of conflicts stays. So are
-    /// operators' looks; a person's evidence is forgotten when it has been over for `retention.evidence`, and so are assignments
-    /// that hold no more.
+    /// operators' looks; a person's evidence is forgotten when it has been over for `retention.evidence`, but for doses, and so
+    /// are assignments that hold no more.
     fn sweep(&self, now: UnixTime, retention: Retention) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Takes in evidence, and changes the codes that follow by `assess`, with their events. Whatever is about a person is

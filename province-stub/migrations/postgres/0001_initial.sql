@@ -100,7 +100,7 @@ CREATE TABLE relisted (
     since BIGINT  NOT NULL
 );
 
-CREATE INDEX evidence_by_end ON evidence (coalesce(until, at));
+CREATE INDEX evidence_by_end ON evidence (coalesce(until, at)) WHERE class <> 2;
 
 CREATE TABLE change_log (
     seq  BIGINT  PRIMARY KEY,

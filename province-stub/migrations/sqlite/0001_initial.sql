@@ -124,7 +124,7 @@ CREATE TABLE relisted (
     since INTEGER NOT NULL
 ) STRICT;
 
-CREATE INDEX evidence_by_end ON evidence (coalesce(until, at));
+CREATE INDEX evidence_by_end ON evidence (coalesce(until, at)) WHERE class <> 2;
 
 -- The change log (DESIGN §7): one event per consent whose status changed or that was revoked. Numbers are given in the order
 -- of commits, without gaps; `log_head` remembers the last one when old events have been swept. `place` says which database

@@ -174,7 +174,14 @@ async fn what_a_feed_may_not_bring_and_an_authority_not_invoke() {
     let stranger = desk.sandbox.certify(&stranger, Realm::Member(desk.lab.home), dir.path());
     let channel = wire::channel(&desk.sandbox.desk.node_address(desk.lab.home).unwrap(), Some(&Shown::read(&stranger)));
     let stranger = Feed { client: EvidenceServiceClient::new(channel), home: desk.lab.home };
-    check(&stranger, vec![("a test by a feed that is not configured", good(), not_admitted())]).await;
+    check(
+        &stranger,
+        vec![
+            ("a test by a feed that is not configured", good(), not_admitted()),
+            ("what it may have brought when it was", withdrawal(&request_id(), 1), not_admitted()),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -192,6 +199,7 @@ async fn times_areas_people_and_how_much_there_may_be() {
             ("a dose of the future", by_lab(dose(1, now.plus(DAY))), invalid("vaccination.give_time")),
             ("a test of 180 days ago", by_lab(test(now.minus(DAY * 180), false)), ACCEPTED),
             ("and a second", by_lab(test(now.minus(DAY * 180 + SECOND), false)), refused(Reason::EvidenceTooOld)),
+            ("a dose of two years ago, which is never over", by_lab(dose(1, now.minus(DAY * 730))), ACCEPTED),
             ("a tenth dose", by_lab(dose(10, now)), invalid("vaccination.dose")),
             ("a resident ID for a record's id", of(RESIDENT_ID), invalid("record_id")),
             ("an id of 65", of(&"a".repeat(65)), invalid("record_id")),

@@ -153,8 +153,8 @@ const FORGET: [&str; 5] = [
     "DELETE FROM person WHERE id IN (",
 ];
 
-/// Forgets evidence that ended before a time, some rows at most. What goes on is kept: a case, a listing without an end. Whoever it was
-/// about is looked at again: a green that rested on it alone is none any more.
+/// Forgets evidence that ended before a time, some rows at most. What goes on is kept: a case, a listing without an end; and
+/// so are doses, which are never over. Whoever it was about is looked at again: a green that rested on it alone is none any more.
 pub(super) async fn sweep(
     connection: &mut Connection,
     before: UnixTime,
@@ -163,7 +163,7 @@ pub(super) async fn sweep(
 ) -> Result<u64, StoreError> {
     let rows = sqlx::query(
         "DELETE FROM evidence WHERE id IN (SELECT id FROM evidence \
-         WHERE coalesce(until, at) < $1 AND NOT (class IN (4, 6) AND until IS NULL) LIMIT $2) RETURNING person",
+         WHERE class <> 2 AND coalesce(until, at) < $1 AND NOT (class IN (4, 6) AND until IS NULL) LIMIT $2) RETURNING person",
     );
     let rows = rows.bind(secs(before)).bind(limit).fetch_all(&mut *connection).await?;
     let people = rows.iter().map(|row| row.try_get("person")).collect::<Result<BTreeSet<Option<i64>>, _>>()?;

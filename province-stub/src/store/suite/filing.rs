@@ -544,13 +544,14 @@ pub(super) async fn a_file_has_all_there_is_and_goes_with_its_person<S: Store>(s
 pub(super) async fn evidence_is_forgotten_when_it_has_been_over_for_long<S: Store>(store: S) {
     let desk = Desk::new(store);
     let open_case = about("case", 0, of(1), Fact::Case { since: NOW.minus(DAY * 300), ended_at: None });
-    desk.put(&[test("old", 1, DAY * 200, false), test("new", 1, DAY, false), open_case]).await;
+    let dose = about("dose", 0, of(1), Fact::Dose { number: 1, given_at: NOW.minus(DAY * 600) });
+    desk.put(&[test("old", 1, DAY * 200, false), test("new", 1, DAY, false), open_case, dose]).await;
     desk.put(&[listing("l", 0, Risk::Low, None), listing("m", 0, Risk::Low, Some(NOW.minus(DAY * 190)))]).await;
     while desk.store.sweep(NOW, RETENTION).await.unwrap() > 0 {}
     let person = desk.store.person_by_document(&document(1)).await.unwrap().unwrap();
     let left: BTreeSet<_> =
         desk.store.person_file(person).await.unwrap().evidence.into_iter().map(|on_file| on_file.record).collect();
-    assert_eq!(left, ["case".to_owned(), "new".to_owned()].into());
+    assert_eq!(left, ["case", "dose", "new"].map(str::to_owned).into(), "what goes on stays, and what is never over");
     // The open listing is still there.
     assert_eq!(desk.put(&[stay("s", 2, DAY)]).await, [Filed::Accepted]);
 }
