@@ -208,7 +208,7 @@ async fn a_damaged_row_holds_up_no_other_and_its_key_stays() {
         enroll(&store, index, &format!("request-{index}")).await.unwrap();
     }
     let damage = "UPDATE person SET particulars = '\\x00' WHERE id = (SELECT min(id) FROM person)";
-    sqlx::query(damage).execute(&store.pool).await.unwrap();
+    sqlx::query(damage).execute(&store.writers).await.unwrap();
     store.close().await;
     let (newer, limits) = (vault().behind(&[6; 32]), PostgresLimits::default());
     let store = PostgresStore::open(&url, limits, dir.path(), newer, Arc::new(SystemRandom)).await.unwrap();
@@ -221,7 +221,7 @@ async fn a_damaged_row_holds_up_no_other_and_its_key_stays() {
     }
     assert_eq!(resealed, 3);
     let keys = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM rest_key");
-    assert_eq!(keys.fetch_one(&store.pool).await.unwrap(), 2, "who puts the row back needs both");
+    assert_eq!(keys.fetch_one(&store.readers).await.unwrap(), 2, "who puts the row back needs both");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
