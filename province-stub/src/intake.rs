@@ -107,8 +107,10 @@ impl Desk<'_> {
     /// not invoke the rule; too old.
     fn check(&self, record: &Record) -> Result<(), Refusal> {
         let (kind, authority, ended_at) = match &record.content {
-            // Its own records any feed may take back.
-            Content::Withdrawn => return Ok(()),
+            // Its own records any feed may take back that may bring some at all: a certificate alone clears nobody.
+            Content::Withdrawn => {
+                return self.rights.map(drop).ok_or_else(|| Refusal::new(Reason::EvidenceNotAdmitted));
+            }
             Content::About { fact, authority, .. } => {
                 self.check_past(fact)?;
                 (fact.kind(), authority, ended_at(fact))

@@ -174,7 +174,14 @@ async fn what_a_feed_may_not_bring_and_an_authority_not_invoke() {
     let stranger = desk.sandbox.certify(&stranger, Realm::Member(desk.lab.home), dir.path());
     let channel = wire::channel(&desk.sandbox.desk.node_address(desk.lab.home).unwrap(), Some(&Shown::read(&stranger)));
     let stranger = Feed { client: EvidenceServiceClient::new(channel), home: desk.lab.home };
-    check(&stranger, vec![("a test by a feed that is not configured", good(), not_admitted())]).await;
+    check(
+        &stranger,
+        vec![
+            ("a test by a feed that is not configured", good(), not_admitted()),
+            ("what it may have brought when it was", withdrawal(&request_id(), 1), not_admitted()),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
