@@ -357,7 +357,9 @@ fn traits(reason: Reason) -> Traits {
         Reason::RevisionConflict => caller(AlreadyExists, "this revision is on file with another content"),
         Reason::AreaNotListed => caller(FailedPrecondition, "the area was not listed at any time of the stay"),
         Reason::TooMuchEvidence => caller(ResourceExhausted, "as much evidence as may be is on file about this person"),
-        Reason::AssignmentOutdated => caller(FailedPrecondition, "the person has a code that was assigned later"),
+        Reason::AssignmentOutdated => {
+            caller(FailedPrecondition, "the platform has said something of this person that is of a later time")
+        }
 
         Reason::ThresholdNotMet => caller(FailedPrecondition, "too few root keys signed"),
         Reason::VersionRolledBack => caller(FailedPrecondition, "older than the version already held"),

@@ -55,8 +55,8 @@ pub struct Brought {
     pub before: Option<Frontier>,
 }
 
-/// The peers that are bringing something of one kind now. Each has one call under way at most: the store has one writer, and
-/// revocations need it.
+/// The peers that are bringing something of one kind now, or being given it. Each has one call under way at most: the store has one
+/// writer, and revocations need it; and nobody's long call is in many places at once.
 #[derive(Clone, Debug)]
 pub struct Deliveries {
     what: &'static str,

@@ -40,7 +40,7 @@ pub struct Assignment {
     pub rule: String,
     /// The authority that decided.
     pub authority: Authority,
-    /// Why, 1 to [`MAX_JUSTIFICATION_CHARS`] characters. Never leaves the node.
+    /// Why, 1 to [`MAX_JUSTIFICATION_CHARS`] characters. Never leaves the node, but to the traveler.
     pub justification: String,
 }
 
@@ -51,7 +51,7 @@ pub struct Clearing {
     pub request_id: RequestId,
     /// Whose code.
     pub document: Document,
-    /// Why, 1 to [`MAX_JUSTIFICATION_CHARS`] characters. Never leaves the node.
+    /// Why, 1 to [`MAX_JUSTIFICATION_CHARS`] characters. Never leaves the node, but to the traveler.
     pub justification: String,
 }
 

@@ -73,7 +73,7 @@ pub struct PostgresConfig {
 /// Bounds of what a PostgreSQL server is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct PostgresLimits {
-    /// Connections of this node.
+    /// Connections of this node, half of them for what changes something.
     pub max_connections: u32,
     /// How long a call waits for one of them.
     pub acquire_timeout: Duration,

@@ -13,6 +13,7 @@ pub const MAX_NUMBER_CHARS: usize = 32;
 /// GB 11643-1999: the weights of the first 17 digits, and the check characters by the weighted sum modulo 11.
 const WEIGHTS: [u32; 17] = [7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2];
 const CHECK_CHARACTERS: &[u8; 11] = b"10X98765432";
+const RESIDENT_ID_BYTES: usize = WEIGHTS.len() + 1;
 
 /// A document's type, numbered as on the wire and in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +117,12 @@ impl fmt::Debug for Document {
     }
 }
 
+/// Whether a resident ID's number is anywhere in a text: such a text names somebody, whatever else it says.
+pub fn holds_resident_id(text: &str) -> bool {
+    let valid = |window: &[u8]| check_resident_id(&window.to_ascii_uppercase()).is_ok();
+    text.as_bytes().windows(RESIDENT_ID_BYTES).any(valid)
+}
+
 fn check_resident_id(number: &[u8]) -> Result<(), DocumentError> {
     let Some((digits, [check])) = number.split_at_checked(17) else { return Err(DocumentError::ResidentIdForm) };
     let expected = check_character(digits).ok_or(DocumentError::ResidentIdForm)?;
@@ -159,6 +166,27 @@ mod tests {
         assert_eq!(resident("11010519490231002X"), Err(DocumentError::BirthDate));
         for form in ["11010519491231002", "1101051949123100200", "1101051949123100AX", "X10105194912310021"] {
             assert_eq!(resident(form), Err(DocumentError::ResidentIdForm), "{form}");
+        }
+    }
+
+    #[test]
+    fn a_resident_id_is_found_wherever_it_is() {
+        // The standard's own examples.
+        for named in
+            ["11010519491231002X", "11010519491231002x-0428", "lab:440524188001010014", "0440524188001010014检"]
+        {
+            assert!(holds_resident_id(named), "{named}");
+        }
+        // None, one that is cut, a check character and a birth date that are wrong, one that is broken in two.
+        for nobody in [
+            "",
+            "11010519491231002",
+            "110105194912310021-0428",
+            "11010519490231002X-0428",
+            "1101051949-1231002X",
+            "检测检测检测检测检测检测",
+        ] {
+            assert!(!holds_resident_id(nobody), "{nobody}");
         }
     }
 

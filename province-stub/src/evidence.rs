@@ -6,15 +6,17 @@
 use proto::{policy::EvidenceKind, statement::Authority, time::UnixTime};
 use thiserror::Error;
 
-use crate::document::{Document, DocumentType};
+use crate::document::{Document, holds_resident_id};
 
 /// The highest revision of a record.
 pub const MAX_REVISION: u32 = 1_000_000;
-/// Records of evidence that are on file about one person at most.
+/// Records of evidence of one source that are on file about one person at most.
 pub const MAX_EVIDENCE: u32 = 1_000;
+/// Listings of one area that are on file at most.
+pub const MAX_LISTINGS: usize = 200;
 
-/// A name that another system gave to something of its own: 1 to 64 characters of A–Z, a–z, 0–9, '.', '_', ':' and '-', and
-/// not a resident ID's number.
+/// A name that another system gave to something of its own: 1 to 64 characters of A–Z, a–z, 0–9, '.', '_', ':' and '-', with
+/// no resident ID's number in it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Foreign(Box<str>);
 
@@ -25,7 +27,7 @@ pub enum ForeignError {
     #[error("1 to 64 characters of A-Z, a-z, 0-9, '.', '_', ':' and '-'")]
     Form,
     /// It is somebody's.
-    #[error("is a resident ID's number; a name of your own is expected")]
+    #[error("has a resident ID's number in it; a name of your own is expected")]
     ResidentId,
 }
 
@@ -59,6 +61,8 @@ pub enum Content {
         /// In whose name.
         authority: Authority,
     },
+    /// Something that was over longer ago than evidence is kept: of an earlier revision it takes the place, and counts no more.
+    TooOld,
     /// Nothing any more.
     Withdrawn,
 }
@@ -155,6 +159,13 @@ pub struct Evidence {
     pub received_at: UnixTime,
 }
 
+impl Listing {
+    /// Whether it has any time from one to another, both included.
+    pub fn is_amid(&self, from: UnixTime, to: UnixTime) -> bool {
+        self.since <= to && self.until.is_none_or(|until| until >= from)
+    }
+}
+
 impl Foreign {
     /// Reads a name.
     pub fn new(text: &str) -> Result<Self, ForeignError> {
@@ -162,7 +173,7 @@ impl Foreign {
         if !(1..=64).contains(&text.len()) || !text.bytes().all(plain) {
             return Err(ForeignError::Form);
         }
-        if Document::new(DocumentType::ResidentId, text).is_ok() {
+        if holds_resident_id(text) {
             return Err(ForeignError::ResidentId);
         }
         Ok(Self(text.into()))
@@ -227,8 +238,10 @@ mod tests {
             assert_eq!(Foreign::new(wrong), Err(ForeignError::Form), "{wrong}");
         }
         // The standard's own example (GB 11643-1999).
-        assert_eq!(Foreign::new("11010519491231002X"), Err(ForeignError::ResidentId));
-        assert_eq!(Foreign::new("11010519491231002x"), Err(ForeignError::ResidentId));
+        for somebody in ["11010519491231002X", "11010519491231002x", "11010519491231002X-0428", "p:11010519491231002X"]
+        {
+            assert_eq!(Foreign::new(somebody), Err(ForeignError::ResidentId), "{somebody}");
+        }
         assert!(Foreign::new("110105194912310021").is_ok());
     }
 

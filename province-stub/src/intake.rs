@@ -67,7 +67,7 @@ pub async fn take_in<S: Store>(
     };
     let desk = Desk { member: home.member, policy, rights, now };
     let checked: Vec<Result<Record, Refusal>> =
-        brought.into_iter().map(|record| record.and_then(|record| desk.check(&record).map(|()| record))).collect();
+        brought.into_iter().map(|record| record.and_then(|record| desk.check(record))).collect();
     let records: Vec<Record> = checked.iter().filter_map(|record| record.as_ref().ok().cloned()).collect();
     let source = feed.to_string();
     let intake = Intake { source: &source, records: &records, now, dry_run };
@@ -89,6 +89,7 @@ const fn reason(why: NotFiled) -> Reason {
         NotFiled::Superseded => Reason::RevisionSuperseded,
         NotFiled::Conflict => Reason::RevisionConflict,
         NotFiled::PersonUnknown => Reason::PersonUnknown,
+        NotFiled::TooOld => Reason::EvidenceTooOld,
         NotFiled::AreaNotListed => Reason::AreaNotListed,
         NotFiled::TooMuch => Reason::TooMuchEvidence,
     }
@@ -104,12 +105,13 @@ struct Desk<'a> {
 
 impl Desk<'_> {
     /// Refused in this order: a time yet to come; evidence, then an authority, that the feed may not bring; an authority that may
-    /// not invoke the rule; too old.
-    fn check(&self, record: &Record) -> Result<(), Refusal> {
+    /// not invoke the rule. What is too old is filed as such: it may correct what is not.
+    fn check(&self, record: Record) -> Result<Record, Refusal> {
         let (kind, authority, ended_at) = match &record.content {
-            // Its own records any feed may take back that may bring some at all: a certificate alone clears nobody.
-            Content::Withdrawn => {
-                return self.rights.map(drop).ok_or_else(|| Refusal::new(Reason::EvidenceNotAdmitted));
+            // Its own records any feed may take back, as long as it is one.
+            Content::Withdrawn | Content::TooOld => {
+                let refused = || Refusal::new(Reason::EvidenceNotAdmitted).with("evidence", "withdrawal");
+                return self.rights.map(|_| record).ok_or_else(refused);
             }
             Content::About { fact, authority, .. } => {
                 self.check_past(fact)?;
@@ -125,9 +127,9 @@ impl Desk<'_> {
         }
         let oldest = self.now.minus(self.policy.evidence.retention);
         if ended_at.is_some_and(|ended_at| ended_at < oldest) {
-            return Err(Refusal::new(Reason::EvidenceTooOld));
+            return Ok(Record { content: Content::TooOld, ..record });
         }
-        Ok(())
+        Ok(record)
     }
 
     /// Whatever is about a person has happened.

@@ -21,8 +21,8 @@ use proto::{
 use tracing::{Instrument as _, debug_span, instrument};
 
 use crate::{
+    explanation::assess_if_due,
     home::Home,
-    rules::Rules,
     store::{Code, Found, Snapshot, Store, StoreError},
 };
 
@@ -93,14 +93,12 @@ async fn find<S: Store>(
     scope: Scope,
 ) -> Result<Snapshot, StoreError> {
     let snapshot = home.store.find(cti, scope).await?;
-    match &snapshot.found {
-        Some(found) if found.due_at.is_some_and(|due_at| due_at <= now) => {
-            let rules = Rules::new(home.member, policy);
-            home.store.reassess_person(found.person, &rules, now, &*home.random).await?;
-            home.store.find(cti, scope).await
-        }
-        _ => Ok(snapshot),
+    if let Some(found) = &snapshot.found
+        && assess_if_due(home, policy, now, found.person, found.due_at).await?
+    {
+        return home.store.find(cti, scope).await;
     }
+    Ok(snapshot)
 }
 
 /// The token, if this home issued it and it consents to this use now.

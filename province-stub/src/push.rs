@@ -32,7 +32,6 @@ pub const MAX_CODES: usize = 500;
 pub type Platforms = BTreeSet<String>;
 
 /// A batch as the platform pushes it. Codes that were refused where they were parsed keep their place.
-#[derive(Debug)]
 pub struct Batch {
     /// The platform's id of it.
     pub request_id: RequestId,
@@ -41,6 +40,8 @@ pub struct Batch {
     /// The codes.
     pub codes: Vec<Result<PushedCode, Refusal>>,
 }
+
+redacted!(Batch);
 
 /// What became of a batch: one verdict for each code, in order.
 #[derive(Clone, Debug)]
@@ -71,24 +72,23 @@ pub async fn take_in<S: Store>(
     let check =
         |code: Result<PushedCode, Refusal>| code.and_then(|code| check(home.member, policy, now, &code).map(|()| code));
     let checked: Vec<_> = batch.codes.into_iter().map(check).collect();
-    // By another policy the same batch may be another request: its kept answer would be about other codes.
-    let valid: Vec<u8> = checked.iter().map(|code| u8::from(code.is_ok())).collect();
     let request = RequestKey {
         caller: platform.to_string(),
         id: batch.request_id.as_str().to_owned(),
         method: Method::PutCodes,
-        digest: digest(&[&batch.asked, &valid]),
+        digest: digest(&[&batch.asked]),
         at: now,
     };
-    let codes: Vec<PushedCode> = checked.iter().filter_map(|code| code.as_ref().ok().cloned()).collect();
+    let codes: Vec<Option<PushedCode>> = checked.iter().map(|code| code.as_ref().ok().cloned()).collect();
     let rules = Rules::new(home.member, policy);
     let pushed = home.store.put_codes(&request, &codes, &rules, &*home.random).await?;
-    let mut assigned = pushed.verdicts.into_iter();
-    let verdicts = checked.into_iter().map(|code| {
-        code?;
-        match assigned.next().unwrap_or(Assignment::Outdated) {
-            Assignment::Outdated => Err(Refusal::new(Reason::AssignmentOutdated)),
-            assigned => Ok(assigned),
+    // Of a batch that has its answer already that one counts, whatever time and policy make of it now.
+    let verdicts = checked.into_iter().zip(pushed.verdicts).map(|(code, verdict)| match (code, verdict) {
+        (_, Some(Assignment::Outdated)) => Err(Refusal::new(Reason::AssignmentOutdated)),
+        (_, Some(verdict)) => Ok(verdict),
+        (Err(refusal), None) => Err(refusal),
+        (Ok(_), None) => {
+            Err(Refusal::field("assign_time", "was refused when it first came: send it under another request id"))
         }
     });
     Ok(Answered { verdicts: verdicts.collect(), effect: pushed.effect })

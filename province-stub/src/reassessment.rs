@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use proto::policy::Policy;
-use tracing::{Instrument as _, debug_span, info};
+use proto::{policy::Policy, time::UnixTime};
+use tracing::{Instrument as _, debug_span, info, warn};
 
 use crate::{
     home::Home,
@@ -16,7 +16,6 @@ use crate::{
         filing::{Effect, Reassessed},
     },
 };
-use proto::time::UnixTime;
 
 /// How often it is looked who is due, if nothing is known to be before.
 pub const EVERY: Duration = Duration::from_secs(5);
@@ -25,14 +24,51 @@ pub const AFTER_COMMIT: Duration = Duration::from_millis(200);
 /// People of one transaction at most: a few milliseconds.
 const AT_ONCE: u32 = 200;
 
+/// How long after other rules came everybody is assessed by them: what was under way by the former ones is done by then.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+/// A clock that goes back by more than this was wrong before, and codes may have ended by it that have not.
+const BACK: Duration = Duration::from_secs(60);
+/// Between two looks for areas that others are at.
+const OTHERS: Duration = Duration::from_millis(100);
+
 /// Where a node stands with working out everybody anew by other rules.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// The edition of the policy that was looked at last, and the digest of its rules.
     seen: Option<(u64, u64)>,
-    /// Whether everybody's code is by these rules.
-    done: bool,
-    after: Option<PersonId>,
+    /// Whether everybody's code is by these rules; else from when on they are worked out, and who was last.
+    pass: Option<(UnixTime, PersonId)>,
+    latest: UnixTime,
+}
+
+impl Progress {
+    /// Takes note of policy and time, and says the digest of the rules. Whoever has seen them change assesses everybody, whatever
+    /// another node of this member has done: this one has gone by the former ones until now.
+    async fn note<S: Store>(
+        &mut self,
+        home: &Home<S>,
+        policy: &Policy,
+        edition: u64,
+        now: UnixTime,
+    ) -> Result<u64, StoreError> {
+        let digest = match self.seen {
+            Some((seen, digest)) if seen == edition => digest,
+            _ => policy.rules_digest(),
+        };
+        match self.seen {
+            None if home.store.assessed_rules().await? != digest => self.pass = Some((now, PersonId(0))),
+            Some((_, before)) if before != digest => self.pass = Some((now.plus(SETTLED_AFTER), PersonId(0))),
+            _ if now.plus(BACK) < self.latest => {
+                warn!("the clock went back: all codes are worked out anew");
+                self.pass = Some((now, PersonId(0)));
+                self.latest = now;
+            }
+            _ => {}
+        }
+        self.seen = Some((edition, digest));
+        self.latest = self.latest.max(now);
+        Ok(digest)
+    }
 }
 
 /// What was done.
@@ -56,33 +92,23 @@ pub async fn some<S: Store>(
     let rules = Rules::new(home.member, policy);
     // A span for what is done, and none for having looked.
     let span = || debug_span!("reassess");
+    let digest = progress.note(home, policy, edition, now).await?;
     let next_due = home.store.next_due().await?;
     if next_due.is_some_and(|due_at| due_at <= now) {
         let due = home.store.reassess_due(AT_ONCE, &rules, now, &*home.random);
-        let Reassessed { effect, .. } = due.instrument(span()).await?;
-        return Ok(Step::Done(effect));
+        let Reassessed { people, effect } = due.instrument(span()).await?;
+        return Ok(if people == 0 { Step::Nothing(OTHERS) } else { Step::Done(effect) });
     }
-    let digest = match progress.seen {
-        Some((seen, digest)) if seen == edition => digest,
-        seen => {
-            let digest = policy.rules_digest();
-            if seen.is_none_or(|(_, before)| before != digest) {
-                *progress = Progress { done: home.store.assessed_rules().await? == digest, ..Progress::default() };
-            }
-            progress.seen = Some((edition, digest));
-            digest
-        }
-    };
-    if progress.done {
-        return Ok(Step::Nothing(next_due.map_or(EVERY, |due_at| Duration::from_secs(due_at.since(now)).min(EVERY))));
+    let until_due = next_due.map_or(EVERY, |due_at| Duration::from_secs(due_at.since(now)).min(EVERY));
+    let Some((from, after)) = progress.pass else { return Ok(Step::Nothing(until_due)) };
+    if now < from {
+        return Ok(Step::Nothing(until_due.min(SETTLED_AFTER)));
     }
-    let after = progress.after.unwrap_or(PersonId(0));
     let following = home.store.reassess_following(after, AT_ONCE, &rules, now, &*home.random);
     let (reassessed, last) = following.instrument(span()).await?;
-    progress.after = last;
+    progress.pass = last.map(|last| (from, last));
     if last.is_none() {
         home.store.set_assessed_rules(digest).await?;
-        progress.done = true;
         info!(edition, "all codes are by the rules of this edition of the policy");
     }
     Ok(Step::Done(reassessed.effect))

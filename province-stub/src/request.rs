@@ -5,7 +5,10 @@
 
 use proto::{suite::sha256, time::UnixTime};
 
-/// A caller's own id of a request: 8 to 64 characters of A–Z, a–z, 0–9 and '-'.
+use crate::document::holds_resident_id;
+
+/// A caller's own id of a request: 8 to 64 characters of A–Z, a–z, 0–9 and '-', with no resident ID's number in it: ids
+/// are kept as they come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestId(Box<str>);
 
@@ -13,7 +16,7 @@ impl RequestId {
     /// Reads an id.
     pub fn new(text: &str) -> Option<Self> {
         let valid = (8..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        valid.then(|| Self(text.into()))
+        (valid && !holds_resident_id(text)).then(|| Self(text.into()))
     }
 
     /// The id.
@@ -85,6 +88,11 @@ mod tests {
         for wrong in ["", "1234567", "12345678_", "请求请求请求请求", &"a".repeat(65)] {
             assert!(RequestId::new(wrong).is_none(), "{wrong}");
         }
+        // The standard's own example (GB 11643-1999), and the same with another check character.
+        for somebody in ["11010519491231002X", "11010519491231002x", "set-11010519491231002X-1"] {
+            assert!(RequestId::new(somebody).is_none(), "{somebody}");
+        }
+        assert!(RequestId::new("set-110105194912310021-1").is_some());
     }
 
     #[test]

@@ -218,6 +218,7 @@ impl<S: Store> Node<S> {
             deliveries: Deliveries::of("deliveries"),
             intakes: Deliveries::of("evidence"),
             pushes: Deliveries::of("codes"),
+            exports: Deliveries::of("exports"),
             feeds: Arc::new(config.feeds.clone()),
             platforms: Arc::new(config.platforms.clone()),
             stopping: shutdown.clone(),

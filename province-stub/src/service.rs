@@ -69,6 +69,7 @@ pub(crate) struct Endpoint<S> {
     pub(crate) deliveries: Deliveries,
     pub(crate) intakes: Deliveries,
     pub(crate) pushes: Deliveries,
+    pub(crate) exports: Deliveries,
     pub(crate) feeds: Arc<Feeds>,
     pub(crate) platforms: Arc<Platforms>,
     pub(crate) stopping: CancellationToken,
@@ -85,6 +86,7 @@ impl<S> Clone for Endpoint<S> {
             deliveries: self.deliveries.clone(),
             intakes: self.intakes.clone(),
             pushes: self.pushes.clone(),
+            exports: self.exports.clone(),
             feeds: self.feeds.clone(),
             platforms: self.platforms.clone(),
             stopping: self.stopping.clone(),
@@ -194,8 +196,8 @@ impl<S: Store> Endpoint<S> {
     }
 
     async fn answer_get_code(&self, request: GetCodeRequest) -> Result<GetCodeResponse, Refusal> {
-        let (trust, _) = self.standing()?;
-        let code = explanation::of_device(&self.home, parse::code(&request)?).await?;
+        let (trust, now) = self.standing()?;
+        let code = explanation::of_device(&self.home, &trust.policy, now, parse::code(&request)?).await?;
         Ok(GetCodeResponse { code: code.map(|code| self.explain(&trust, &code)) })
     }
 }
@@ -285,8 +287,10 @@ impl<S: Store> TravelerService for Endpoint<S> {
         request: Request<ExportTravelerRequest>,
     ) -> Result<Response<export::Parts>, Status> {
         let (trust, now) = self.standing()?;
+        let backend = caller(&request)?.peer.clone();
+        let place = self.exports.admit(&backend)?;
         let device = parse::export(request.get_ref())?;
-        Ok(Response::new(export::open(self.clone(), trust, now, device).await?))
+        Ok(Response::new(export::open(self.home.clone(), trust.policy.clone(), now, device, place).await?))
     }
 }
 

@@ -177,7 +177,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<RecordOnFile>, StoreError>> + Send;
 
     /// Forgets some of what is past its retention, and says how much: nothing when it is done. One transaction is short,
-    /// so that nobody waits for it. The change log's head stays. Access records are kept for `access_retention` after they
+    /// so that nobody waits for it. The change log's head stays. Access records are kept for `retention.accesses` after they
     /// came, and forgotten from the start of their log on, whose base moves with them; evidence of conflicts stays. So are
     /// operators' looks; a person's evidence is forgotten when it has been over for `retention.evidence`, but for doses, and so
     /// are assignments that hold no more.
@@ -196,7 +196,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn put_codes(
         &self,
         request: &RequestKey,
-        codes: &[PushedCode],
+        codes: &[Option<PushedCode>],
         assess: &dyn Assess,
         random: &dyn Random,
     ) -> impl Future<Output = Result<PushedIn, StoreError>> + Send;
@@ -270,7 +270,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn person_file(&self, person: PersonId) -> impl Future<Output = Result<PersonFile, StoreError>> + Send;
 
     /// Seals up to `limit` rows of older keys of the vault anew, with the current one, and says how many: nothing when it is
-    /// done, and then no older key is needed any more.
+    /// done, and then no older key is needed any more, but for rows that do not open: they are passed over, counted in the log, and
+    /// their keys stay needed.
     fn reseal(&self, limit: u32) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Finishes what is under way and lets go of the store's files.

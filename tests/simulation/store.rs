@@ -312,7 +312,7 @@ impl Store for Endpoint {
     async fn put_codes(
         &self,
         request: &RequestKey,
-        codes: &[PushedCode],
+        codes: &[Option<PushedCode>],
         assess: &dyn Assess,
         random: &dyn Random,
     ) -> Result<PushedIn, StoreError> {

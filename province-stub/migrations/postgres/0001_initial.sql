@@ -92,10 +92,12 @@ CREATE TABLE evidence (
 );
 
 CREATE INDEX evidence_of_person ON evidence (person, class, at) WHERE person IS NOT NULL;
-CREATE INDEX evidence_of_area ON evidence (detail, class) WHERE class IN (3, 6);
+CREATE INDEX evidence_of_area ON evidence (detail, class, id) WHERE class IN (3, 6);
 CREATE TABLE relisted (
     area  BIGINT  PRIMARY KEY,
-    after BIGINT  NOT NULL
+    after BIGINT  NOT NULL,
+    again BIGINT  NOT NULL CHECK (again IN (0, 1)),
+    since BIGINT  NOT NULL
 );
 
 CREATE INDEX evidence_by_end ON evidence (coalesce(until, at)) WHERE class <> 2;

@@ -114,11 +114,14 @@ CREATE TABLE evidence (
 ) STRICT;
 
 CREATE INDEX evidence_of_person ON evidence (person, class, at) WHERE person IS NOT NULL;
-CREATE INDEX evidence_of_area ON evidence (detail, class) WHERE class IN (3, 6);
--- Areas that are listed otherwise now, and the last stay there whose grade has been worked out anew.
+CREATE INDEX evidence_of_area ON evidence (detail, class, id) WHERE class IN (3, 6);
+-- Areas that are listed otherwise now, since when, and the last stay there whose grade has been worked out anew; `again`: they
+-- have been listed otherwise once more meanwhile.
 CREATE TABLE relisted (
     area  INTEGER PRIMARY KEY,
-    after INTEGER NOT NULL
+    after INTEGER NOT NULL,
+    again INTEGER NOT NULL CHECK (again IN (0, 1)),
+    since INTEGER NOT NULL
 ) STRICT;
 
 CREATE INDEX evidence_by_end ON evidence (coalesce(until, at)) WHERE class <> 2;

@@ -1,13 +1,13 @@
 //! `province-stub import`: a file of evidence, brought to a node by a feed.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufReader},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use peer::{
@@ -39,10 +39,11 @@ pub(crate) struct ImportCommand {
     /// Say what would become of each row, and keep nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Where to put the rows that are not taken in, each with why; beside the file unless it is said. Made only if there are any.
+    /// Where to put the rows that are not taken in, each with why; beside the file unless it is said. What an earlier run left there is
+    /// removed at the start; it is made again only if there are any.
     #[arg(long)]
     rejected: Option<PathBuf>,
-    /// How long the node may be away before the import gives up. What was answered by then is on file; the same command
+    /// How long the node may be away, or owe an answer, before the import gives up. What was answered by then is on file; the same command
     /// goes on from there.
     #[arg(long, default_value = "60s", value_parser = humantime)]
     patience: Duration,
@@ -66,6 +67,7 @@ impl ImportCommand {
         let header = Rows::open(BufReader::new(File::open(&self.file)?)).and_then(|mut rows| rows.header());
         let header = header.with_context(|| name(&self.file))?;
         let path = self.rejected.clone().unwrap_or_else(|| self.file.with_extension("rejected.csv"));
+        forget(&path, &self.file)?;
         let mut watch = Watch { bar: bar(size), path, header, rejected: None };
         let options = Options { dry_run: self.dry_run, patience: self.patience };
         let started = Instant::now();
@@ -82,6 +84,18 @@ impl ImportCommand {
         })?;
         say(&tally, self.dry_run, started.elapsed());
         Ok(tally.refused == 0)
+    }
+}
+
+/// Removes what an earlier run rejected: beside a file of which everything was taken in it would say otherwise.
+fn forget(rejected: &Path, file: &Path) -> Result<()> {
+    let name = || format!("--rejected {}", rejected.display());
+    if rejected.canonicalize().is_ok_and(|there| file.canonicalize().is_ok_and(|file| there == file)) {
+        bail!("{}: this is the file to import; name another one", name());
+    }
+    match fs::remove_file(rejected) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(name),
+        _ => Ok(()),
     }
 }
 
@@ -148,5 +162,26 @@ impl Witness for Watch {
             values.iter().map(String::as_str).chain(std::iter::repeat("")).take(values.len().min(width).max(width));
         writer.write_record([&*line, reason, field, detail].into_iter().chain(values))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_run_rejected_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, rejected) = (dir.path().join("lab.csv"), dir.path().join("lab.rejected.csv"));
+        fs::write(&file, "record_id,evidence\n").unwrap();
+        forget(&rejected, &file).unwrap();
+        fs::write(&rejected, "line,reason\n").unwrap();
+        forget(&rejected, &file).unwrap();
+        assert!(!rejected.exists());
+        let error = forget(&dir.path().join(".").join("lab.csv"), &file).unwrap_err().to_string();
+        assert!(error.contains("lab.csv: this is the file to import") && file.exists(), "{error}");
+        fs::create_dir(&rejected).unwrap();
+        let error = forget(&rejected, &file).unwrap_err().to_string();
+        assert!(error.contains("lab.rejected.csv") && rejected.exists(), "{error}");
     }
 }

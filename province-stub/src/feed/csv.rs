@@ -1,5 +1,6 @@
 //! Evidence as a CSV file (RFC 4180, UTF-8), one record a row, with a header. The columns are those of [`COLUMNS`], in any order; those that
-//! a file does not need may be left out, and so may any value that does not apply.
+//! a file does not need may be left out, and so may any value that does not apply. No value has more than [`MAX_VALUE_BYTES`]: all that a
+//! quote swallows which nobody closed is one row that is refused, and no more is kept of it.
 //!
 //! | column | what it is |
 //! | --- | --- |
@@ -49,15 +50,18 @@ pub const COLUMNS: [&str; 13] = [
     "risk",
 ];
 
+/// The longest a value may be, in bytes: more than any that a node takes.
+pub const MAX_VALUE_BYTES: usize = 256;
+
 /// The document type of a row that does not say: a resident ID.
 const RESIDENT_ID: i32 = 10;
 
 /// A file that cannot be read as one of evidence.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// A column that nobody knows.
-    #[error("column {0:?} is not one of {list}", list = COLUMNS.join(", "))]
-    Column(String),
+    /// A column that nobody knows, counted from 1. Its name is not told: a file without a header has a person's number there.
+    #[error("the name of column {0} is not one of {list}; the first row is the header", list = COLUMNS.join(", "))]
+    Column(usize),
     /// A column that must be there is not, or one is there twice.
     #[error("column {0} is missing, or there twice")]
     Missing(&'static str),
@@ -75,15 +79,17 @@ pub struct Rows<R> {
 }
 
 /// One row: its line, what it says as it stands, and as a record, or why it is none.
-#[derive(Debug)]
 pub struct Row {
     /// The line it begins on, from 1.
     pub line: u64,
-    /// Its values in the file's own order.
+    /// Its values in the file's own order, each cut to [`MAX_VALUE_BYTES`].
     pub values: Vec<String>,
     /// What it says.
     pub record: Result<EvidenceRecord, Refusal>,
 }
+
+// A row speaks of a person.
+redacted!(Row);
 
 impl<R: Read> Rows<R> {
     /// Opens a file and reads its header.
@@ -92,8 +98,8 @@ impl<R: Read> Rows<R> {
         // Excel begins a UTF-8 file with a mark.
         let header: Vec<String> =
             reader.headers()?.iter().map(|name| name.trim_start_matches('\u{feff}').to_owned()).collect();
-        if let Some(unknown) = header.iter().find(|name| !COLUMNS.contains(&name.as_str())) {
-            return Err(FileError::Column(unknown.clone()));
+        if let Some(unknown) = header.iter().position(|name| !COLUMNS.contains(&name.as_str())) {
+            return Err(FileError::Column(unknown + 1));
         }
         let place = |column: &&str| header.iter().position(|name| name == column);
         if let Some(twice) = COLUMNS.iter().find(|column| header.iter().filter(|name| name == *column).count() > 1) {
@@ -122,7 +128,12 @@ impl<R: Read> Rows<R> {
             return Ok(None);
         }
         let line = bytes.position().map_or(0, csv::Position::line);
-        let text: Vec<String> = bytes.iter().map(|value| String::from_utf8_lossy(value).into_owned()).collect();
+        let text: Vec<String> = bytes.iter().map(cut).collect();
+        if let Some(long) = bytes.iter().position(|value| value.len() > MAX_VALUE_BYTES) {
+            let column = self.columns.iter().position(|place| *place == Some(long)).map_or("row", |n| COLUMNS[n]);
+            let most = format!("at most {MAX_VALUE_BYTES} bytes; a quote may be open");
+            return Ok(Some(Row { line, values: text, record: Err(Refusal::field(column, most)) }));
+        }
         let record = match StringRecord::from_byte_record(bytes) {
             Ok(values) if values.len() == self.reader.headers()?.len() => self.read(&values),
             Ok(_) => {
@@ -180,6 +191,13 @@ impl<R: Read> Rows<R> {
     }
 }
 
+/// What is kept of a value: as much as one may have.
+fn cut(value: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(&value[..value.len().min(MAX_VALUE_BYTES)]).into_owned();
+    text.truncate(text.floor_char_boundary(MAX_VALUE_BYTES));
+    text
+}
+
 /// Whom a row is about. What is wrong with a number is told by the node, as of every other source.
 fn person(kind: &str, number_: &str, reference: &str) -> Result<Option<Person>, Refusal> {
     let whom = match (number_.is_empty(), reference.is_empty()) {
@@ -226,7 +244,10 @@ fn number<N: std::str::FromStr>(column: &'static str, text: &str) -> Result<N, R
 
 #[cfg(test)]
 mod tests {
+    use proto::policy::{NATIONAL, Policy};
+
     use super::*;
+    use crate::seed;
 
     fn rows(text: &str) -> Vec<Row> {
         let mut rows = Rows::open(text.as_bytes()).unwrap();
@@ -298,10 +319,61 @@ mod tests {
         assert_eq!(rows.next_row().unwrap().unwrap().record.unwrap_err().violation().unwrap().0, "row");
     }
 
+    /// The README imports it: two of its rows are wrong, and nobody in it is real.
+    #[test]
+    fn the_sample_is_about_seeded_people() {
+        let text = include_str!("../../../deploy/evidence-sample.csv").replace("DAY", "2022-04-28");
+        let policy = Policy::from_toml(NATIONAL).unwrap();
+        let seeded = seed::people("51".parse().unwrap(), 200, &policy);
+        let is_seeded = |number: &str| seeded.iter().any(|person| person.document.number() == number);
+        let whom = |row: &Row| match row.record.clone().unwrap().person.map(|person| person.person.unwrap()) {
+            Some(Whom::Document(document)) => Some(is_seeded(&document.number)),
+            _ => None,
+        };
+        let known: Vec<_> = rows(&text).iter().map(whom).collect();
+        assert_eq!(known, [None, Some(true), Some(true), Some(true), Some(true), Some(false)]);
+    }
+
+    #[test]
+    fn a_quote_that_nobody_closes_is_one_row_that_is_refused() {
+        let header = "record_id,evidence,document_number,time,result\n";
+        let row = "1,test,E12345678,2022-04-28T08:00:00Z,negative\n";
+        let text = format!("{header}{row}2,test,\"{}\",,\n{row}3,test,\"{}", "检".repeat(100_000), row.repeat(6_000));
+        let rows = rows(&text);
+        assert_eq!(rows.iter().map(|row| row.record.is_ok()).collect::<Vec<_>>(), [true, false, true, false]);
+        for (row, line) in [(&rows[1], 3), (&rows[3], 5)] {
+            let refusal = row.record.as_ref().unwrap_err();
+            assert_eq!((refusal.reason(), refusal.violation().unwrap().0), (Reason::FieldInvalid, "document_number"));
+            assert_eq!(row.line, line);
+            let (longest, most) = (row.values.iter().map(String::len).max().unwrap(), MAX_VALUE_BYTES);
+            assert!((most - 2..=most).contains(&longest), "{longest}");
+        }
+        // Bytes that are no UTF-8 become longer when they are shown; a value in a column that there is not is of the row.
+        let mut latin = b"record_id,evidence\n1,".to_vec();
+        latin.extend([0xe9; MAX_VALUE_BYTES]);
+        latin.extend(b"\n1,test,");
+        latin.extend([b'a'; MAX_VALUE_BYTES + 1]);
+        let mut rows = Rows::open(latin.as_slice()).unwrap();
+        let row = rows.next_row().unwrap().unwrap();
+        assert_eq!(row.record.unwrap_err().reason(), Reason::RequestMalformed);
+        assert!(row.values[1].len() <= MAX_VALUE_BYTES);
+        let beyond = rows.next_row().unwrap().unwrap().record.unwrap_err();
+        assert_eq!((beyond.reason(), beyond.violation().unwrap().0), (Reason::FieldInvalid, "row"));
+    }
+
+    #[test]
+    fn debug_shows_nobody() {
+        let rows = rows("record_id,evidence,document_number\n1,tests,11010519491231002X\n");
+        assert_eq!(format!("{:?}", rows[0]), "Row(…)");
+    }
+
     #[test]
     fn a_header_that_is_not_ours_is_told_at_once() {
         let error = |text: &str| Rows::open(text.as_bytes()).unwrap_err().to_string();
-        assert!(error("record_id,evidence,name\n").contains("\"name\" is not one of record_id"));
+        assert!(error("record_id,evidence,name\n").contains("the name of column 3 is not one of record_id"));
+        // A file without a header.
+        let shown = format!("{:?}", Rows::open("11010519491231002X,test\n".as_bytes()).unwrap_err());
+        assert_eq!((shown.as_str(), error("11010519491231002X,test\n").contains("110105")), ("Column(1)", false));
         assert_eq!(error("record_id,time\n"), "column evidence is missing, or there twice");
         assert_eq!(error("record_id,evidence,time,time\n"), "column time is missing, or there twice");
         assert!(Rows::open("\u{feff}record_id,evidence\n".as_bytes()).is_ok());

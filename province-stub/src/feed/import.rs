@@ -1,5 +1,6 @@
 //! Brings a file of evidence to a node: batch by batch over one stream, some ahead of the answers. A stream that breaks is opened again
-//! and goes on from the first batch that was not answered, for as long as it was told to be patient.
+//! and goes on from the first batch that was not answered, for as long as it was told to be patient. So long a node may owe an
+//! answer, too.
 
 use std::{
     collections::VecDeque,
@@ -7,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use prost::Message as _;
 use proto::{
     contract::{
         error::ErrorReason,
@@ -20,7 +22,7 @@ use proto::{
 use thiserror::Error;
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
@@ -29,6 +31,8 @@ use super::csv::{FileError, Row, Rows};
 
 /// Records of one batch.
 const BATCH: usize = 500;
+/// How large a batch grows, in bytes: with one record more, and that is less than a thousand, it is well within a message.
+const BATCH_BYTES: usize = 192 * 1024;
 /// Batches on their way at most: as many as the contract lets a feed send ahead.
 const AHEAD: usize = 8;
 /// Between two attempts to open a stream.
@@ -54,7 +58,6 @@ pub struct Tally {
 }
 
 /// A row that is not on file, and why.
-#[derive(Debug)]
 pub struct Rejected<'a> {
     /// Its line, from 1.
     pub line: u64,
@@ -67,6 +70,9 @@ pub struct Rejected<'a> {
     /// What is wrong.
     pub detail: &'a str,
 }
+
+// A row speaks of a person.
+redacted!(Rejected<'_>);
 
 /// Who is told how it goes.
 pub trait Witness {
@@ -98,7 +104,7 @@ pub enum ImportError {
 pub struct Options {
     /// Says what would become of each row, and keeps nothing.
     pub dry_run: bool,
-    /// How long a node may be away.
+    /// How long a node may be away, and how long it may owe an answer.
     pub patience: Duration,
 }
 
@@ -162,12 +168,13 @@ impl<R: Read, W: Witness> Import<'_, R, W> {
             let _ = requests.try_send(self.request(batch));
         }
         self.fill(&requests)?;
-        let mut answers = match client.put_evidence(ReceiverStream::new(stream)).await {
+        let patience = self.options.patience;
+        let mut answers = match within(patience, client.put_evidence(ReceiverStream::new(stream))).await {
             Ok(answers) => answers.into_inner(),
             Err(status) => return Ok(Err(status)),
         };
         while !self.waiting.is_empty() {
-            match next(&mut answers).await {
+            match within(patience, next(&mut answers)).await {
                 Ok(answer) => self.answered(&answer)?,
                 Err(status) => return Ok(Err(status)),
             }
@@ -190,14 +197,15 @@ impl<R: Read, W: Witness> Import<'_, R, W> {
 
     /// The next batch; rows that are no records are rejected on the way.
     fn read(&mut self) -> Result<Option<Batch>, ImportError> {
-        let (mut rows, mut records) = (Vec::new(), Vec::new());
-        while records.len() < BATCH {
+        let (mut rows, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while records.len() < BATCH && bytes < BATCH_BYTES {
             let Some(row) = self.rows.next_row()? else {
                 self.ended = true;
                 break;
             };
             match &row.record {
                 Ok(record) => {
+                    bytes += record.encoded_len();
                     records.push(record.clone());
                     rows.push(row);
                 }
@@ -255,6 +263,12 @@ impl<R: Read, W: Witness> Import<'_, R, W> {
     }
 }
 
+/// Waits for what the node says, for as long as there is patience.
+async fn within<T>(patience: Duration, said: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let silent = |_| Status::deadline_exceeded("it is there, and owes an answer for longer than there was patience");
+    timeout(patience, said).await.map_err(silent)?
+}
+
 async fn next(answers: &mut Streaming<PutEvidenceResponse>) -> Result<PutEvidenceResponse, Status> {
     answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))
 }
@@ -273,3 +287,6 @@ fn said(status: &Status) -> String {
         Some(reason) => format!("{}: {}", reason_name(reason), status.message()),
     }
 }
+
+#[cfg(test)]
+mod tests;

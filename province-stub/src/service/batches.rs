@@ -16,8 +16,10 @@ use crate::{accesses::UnderWay, server::MAX_BATCH_BYTES};
 
 /// Answers that wait for their reader.
 const WAITING: usize = 8;
-/// How long a batch may take. The store gives up before it.
-const BATCH_WITHIN: Duration = Duration::from_secs(30);
+/// How long a batch may take. By its defaults a store stops waiting before: for a file's lock after a second or two, for a database
+/// server after a minute. One that was told to be more patient is cut short: what it was doing is taken back, or is done, and found
+/// so when the batch comes again.
+const BATCH_WITHIN: Duration = Duration::from_secs(90);
 
 /// The answers of a stream.
 pub(super) type Answers<T> = ReceiverStream<Result<T, Status>>;

@@ -100,7 +100,7 @@ impl<S: Store> Endpoint<S> {
         let (trust, now) = self.standing()?;
         let operator = caller(&request)?.peer.clone();
         let (document, reason) = parse::explanation(request.into_inner())?;
-        let code = explanation::for_operator(&self.home, now, &operator, document, reason).await?;
+        let code = explanation::for_operator(&self.home, &trust.policy, now, &operator, document, reason).await?;
         self.metrics.looked_at();
         Ok(ExplainCodeResponse { code: code.map(|code| self.explain(&trust, &code)) })
     }
@@ -127,7 +127,7 @@ impl<S: Store> Endpoint<S> {
 
     /// A code as its traveler, or an operator, sees it.
     pub(super) fn explain(&self, trust: &Trust, on_file: &CodeOnFile) -> CodeExplanation {
-        let CodeOnFile { code, origin, ends_at, evidence } = on_file;
+        let CodeOnFile { code, origin, ends_at, evidence, due_at: _ } = on_file;
         let policy: &Policy = &trust.policy;
         let rule = code.rule.as_deref().and_then(|rule| policy.rule(rule));
         let level = match policy.meaning(self.home.member, &code.label) {

@@ -239,7 +239,8 @@ pub(super) fn request_id(text: &str) -> Result<RequestId, Refusal> {
     if text.is_empty() {
         return Err(Refusal::missing("request_id"));
     }
-    RequestId::new(text).ok_or_else(|| Refusal::field("request_id", "8 to 64 characters of A-Z, a-z, 0-9 and '-'"))
+    let form = "8 to 64 characters of A-Z, a-z, 0-9 and '-', and no resident ID's number";
+    RequestId::new(text).ok_or_else(|| Refusal::field("request_id", form))
 }
 
 fn parse_document(document: Option<types::Document>) -> Result<Document, Refusal> {
@@ -360,10 +361,18 @@ mod tests {
     fn an_enrolments_fields_are_checked() {
         assert!(enrollment(enroll_request()).is_ok());
         let base = enroll_request;
+        // The standard's own example (GB 11643-1999).
+        let named = "11010519491231002X-0428";
         let document = |r#type, number: &str| Some(types::Document { r#type, number: number.into() });
         for (request, reason, field) in [
             (EnrollDeviceRequest { request_id: String::new(), ..base() }, Reason::FieldMissing, "request_id"),
             (EnrollDeviceRequest { request_id: "short".into(), ..base() }, Reason::FieldInvalid, "request_id"),
+            (EnrollDeviceRequest { request_id: named.into(), ..base() }, Reason::FieldInvalid, "request_id"),
+            (
+                EnrollDeviceRequest { person_reference: named.into(), ..base() },
+                Reason::FieldInvalid,
+                "person_reference",
+            ),
             (EnrollDeviceRequest { document: None, ..base() }, Reason::FieldMissing, "document"),
             (EnrollDeviceRequest { document: document(0, "1"), ..base() }, Reason::FieldMissing, "document.type"),
             (EnrollDeviceRequest { document: document(11, "1"), ..base() }, Reason::FieldInvalid, "document.type"),

@@ -57,9 +57,11 @@ pub enum NotFiled {
     Conflict,
     /// There is no such person.
     PersonUnknown,
+    /// It was over longer ago than evidence is kept.
+    TooOld,
     /// The area was not listed at any time of the stay.
     AreaNotListed,
-    /// As much as may be is on file about this person.
+    /// As much as may be is on file about this person, or this area.
     TooMuch,
 }
 
@@ -99,8 +101,8 @@ pub struct PushedLabel {
 /// What became of a batch of pushed codes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushedIn {
-    /// One for each code, in order.
-    pub verdicts: Vec<Assignment>,
+    /// One for each code, in order; `None` for one that was refused before it came here.
+    pub verdicts: Vec<Option<Assignment>>,
     /// What followed.
     pub effect: Effect,
 }
@@ -108,13 +110,13 @@ pub struct PushedIn {
 /// What became of one pushed code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Assignment {
-    /// It holds now.
+    /// It is the platform's word now, and holds unless an operator has set another one since it was decided.
     Assigned,
-    /// It held already, just so.
+    /// It was the platform's word already, just so.
     Unchanged,
     /// The platform has none any more.
     Withdrawn,
-    /// What holds was assigned later.
+    /// The platform's word is of later.
     Outdated,
 }
 
@@ -181,6 +183,8 @@ pub struct CodeOnFile {
     pub origin: Origin,
     /// When it ends by its rule, if nothing else happens.
     pub ends_at: Option<UnixTime>,
+    /// When time alone may change it.
+    pub due_at: Option<UnixTime>,
     /// The evidence that it follows from.
     pub evidence: Option<EvidenceOnFile>,
 }

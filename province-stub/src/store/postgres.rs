@@ -10,7 +10,7 @@
 //!
 //! Upholds I4. *Nothing is missed*: whatever is about one person holds that person's row until it commits. A consent that is
 //! issued while a code is set is either committed before, and the assignment, whose statements each see all that is committed
-//! when they begin, makes its event; or it waits, and is signed for a status that was there before it. *Numbers are in the
+//! when they begin, makes its event; or it waits, and its first lookup finds the new status already. *Numbers are in the
 //! order of commits, without gaps*: they are given by an UPDATE of the one row of `log_head`, whose lock is kept until the
 //! commit, and PostgreSQL shows a commit to others before it lets go of its locks. So whoever sees a number sees every number
 //! before it, and a rollback gives its numbers back. *A lookup is of one moment*: one statement, or several under REPEATABLE
@@ -20,7 +20,8 @@
 //! forgets, are ended by the server; they are made again, a bounded number of times ([`RETRIED`]). Each is whole or not at all.
 //!
 //! A server that is slow or gone is an answer, too: STORE_UNAVAILABLE, after `acquire_timeout` and `statement_timeout` at the
-//! latest ([`lease`]). A standby is refused: what it shows may be from before what this node has told already.
+//! latest ([`lease`]). Half of the connections are for reading alone, so that lookups go on while changes wait. A standby is
+//! refused: what it shows may be from before what this node has told already ([`session`]).
 
 mod lease;
 mod locks;
@@ -67,7 +68,10 @@ const RETRIED: [&str; 4] = ["40001", "40P01", "23505", "23503"];
 /// A store in a PostgreSQL database.
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
-    pool: PgPool,
+    /// Half of the connections, for what may have to wait for others.
+    writers: PgPool,
+    /// The others: who only asks waits for no lock, nor for whoever waits for one.
+    readers: PgPool,
     /// Who only looks may do without.
     vault: Option<Arc<Vault>>,
     session: Arc<Session>,
@@ -90,7 +94,7 @@ impl PostgresStore {
     ) -> Result<Self, StoreError> {
         let store = Self::connect(url, limits, data_dir, Some(Arc::new(vault)), random)?;
         store.check_encoding().await?;
-        migrations::run(&store.pool, migrations::POSTGRES, "name another database").await?;
+        migrations::run(&store.writers, migrations::POSTGRES, "name another database").await?;
         store.settle().await?;
         Ok(store)
     }
@@ -103,13 +107,13 @@ impl PostgresStore {
         data_dir: &Path,
         random: Arc<dyn Random>,
     ) -> Result<Self, StoreError> {
-        let limits = PostgresLimits { max_connections: 1, ..limits };
+        let limits = PostgresLimits { max_connections: 2, ..limits };
         let store = Self::connect(url, limits, data_dir, None, random)?;
         store.reader().await?;
         Ok(store)
     }
 
-    /// A pool whose connections are made when they are needed.
+    /// Its connections are made when they are needed.
     fn connect(
         url: &str,
         limits: PostgresLimits,
@@ -130,7 +134,6 @@ impl PostgresStore {
         let session = Arc::new(session);
         let greeting = session.clone();
         let pool = PgPoolOptions::new()
-            .max_connections(limits.max_connections)
             .acquire_timeout(limits.acquire_timeout)
             .test_before_acquire(false)
             .before_acquire(|connection, idle| {
@@ -144,10 +147,12 @@ impl PostgresStore {
             .after_connect(move |connection, _| {
                 let session = greeting.clone();
                 Box::pin(async move { session.greet(connection).await })
-            })
-            .connect_lazy_with(options);
+            });
+        let half = limits.max_connections / 2;
+        let writers = pool.clone().max_connections(half).connect_lazy_with(options.clone());
+        let readers = pool.max_connections(limits.max_connections - half).connect_lazy_with(options);
         let patience = limits.acquire_timeout + limits.statement_timeout;
-        Ok(Self { pool, vault, session, witness, committed, judging: Arc::default(), patience })
+        Ok(Self { writers, readers, vault, session, witness, committed, judging: Arc::default(), patience })
     }
 
     /// Names are kept as they are, of whatever script.
@@ -193,21 +198,21 @@ impl PostgresStore {
 
     /// Each statement sees what is committed when it begins: what it waited for as well.
     async fn begin(&self) -> Result<Transaction, StoreError> {
-        self.lease().await?.begin("BEGIN ISOLATION LEVEL READ COMMITTED").await
+        self.lease(&self.writers).await?.begin("BEGIN ISOLATION LEVEL READ COMMITTED").await
     }
 
     /// For one statement.
     async fn reader(&self) -> Result<Lease, StoreError> {
-        self.lease().await
+        self.lease(&self.readers).await
     }
 
     /// For several statements that see the same.
     async fn snapshot(&self) -> Result<Lease, StoreError> {
-        self.lease().await?.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+        self.lease(&self.readers).await?.begin("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
     }
 
-    async fn lease(&self) -> Result<Lease, StoreError> {
-        let connection = self.pool.acquire().await.map_err(|error| self.session.why_none(error))?;
+    async fn lease(&self, pool: &PgPool) -> Result<Lease, StoreError> {
+        let connection = pool.acquire().await.map_err(|error| self.session.why_none(error))?;
         Ok(Lease::new(connection))
     }
 
@@ -220,7 +225,7 @@ impl PostgresStore {
     async fn wipe(&self) {}
 
     async fn let_go(&self) {
-        self.pool.close().await;
+        tokio::join!(self.readers.close(), self.writers.close());
     }
 }
 

@@ -126,8 +126,6 @@ pub struct Found {
     pub particulars: Option<Particulars>,
     /// The person's code, if one was ever assigned and none was taken back since.
     pub code: Option<Code>,
-    /// When that assignment runs out by its rule.
-    pub ends_at: Option<UnixTime>,
     /// When time alone may change the code.
     pub due_at: Option<UnixTime>,
     /// Latest first, at most [`proto::statement::MAX_TESTS`].

@@ -44,6 +44,7 @@ var (
 	number = flag.String("document", "", "a seeded person's; a new person gets a green code from the operator")
 	name   = flag.String("name", "演示旅客", "the person's name")
 	label  = flag.String("label", "绿码", "the member's own word for green")
+	push   = flag.Bool("push", false, "the member's platform pushes the code, among many, instead of the operator")
 )
 
 func main() {
@@ -59,7 +60,13 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	text, err := atHome(federation)
+	reference := ""
+	if *push {
+		if reference, err = pushAll(federation); err != nil {
+			return err
+		}
+	}
+	text, err := atHome(federation, reference)
 	if err != nil {
 		return err
 	}
@@ -76,8 +83,9 @@ type phone struct {
 	token, k                []byte
 }
 
-// atHome: a phone enrols, gets a token and shows it. Returns the text of the QR.
-func atHome(federation *federation) (string, error) {
+// atHome: a phone enrols, gets a token and shows it. Returns the text of the QR. The reference is the platform's, of whom
+// it pushed a code for.
+func atHome(federation *federation, reference string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
 	channel, err := federation.node(*member, "backend")
@@ -92,11 +100,11 @@ func atHome(federation *federation) (string, error) {
 	if isNew {
 		document = &types.Document{Type: types.DocumentType_DOCUMENT_TYPE_OTHER, Number: "DEMO-" + rand.Text()}
 	}
-	phone, err := enroll(ctx, backend, document)
+	phone, err := enroll(ctx, backend, document, reference)
 	if err != nil {
 		return "", err
 	}
-	if isNew {
+	if isNew && reference == "" {
 		if err := setCode(ctx, federation, document); err != nil {
 			return "", err
 		}
@@ -109,16 +117,19 @@ func atHome(federation *federation) (string, error) {
 	return phone.present(*venue)
 }
 
-func enroll(ctx context.Context, backend traveler.TravelerServiceClient, document *types.Document) (*phone, error) {
+func enroll(
+	ctx context.Context, backend traveler.TravelerServiceClient, document *types.Document, reference string,
+) (*phone, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	response, err := backend.EnrollDevice(ctx, &traveler.EnrollDeviceRequest{
-		RequestId:     rand.Text(),
-		Document:      document,
-		Name:          *name,
-		EnrollmentKey: encode(publicKey(key)),
+		RequestId:       rand.Text(),
+		Document:        document,
+		Name:            *name,
+		EnrollmentKey:   encode(publicKey(key)),
+		PersonReference: reference,
 	})
 	if err != nil {
 		return nil, err

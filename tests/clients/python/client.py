@@ -45,8 +45,12 @@ def main():
         phone.consent(traveler, audience=venue.split("/")[1], purposes=[types.PURPOSE_ENTRY, types.PURPOSE_TRAVEL])
     text = phone.present(venue)
     print(f"presentation  {text}")
+    at_the_gate(federation, options, text)
 
-    # The venue, through the national gateway. All it got from the phone is that text.
+
+def at_the_gate(federation, options, text):
+    """The venue, through the national gateway. All it got from the phone is that text."""
+    venue = options.venue
     token, proof, k = read_presentation(text)
     with federation.gateway(venue) as channel:
         gateway = recognition_pb2_grpc.RecognitionServiceStub(channel)
@@ -132,6 +136,9 @@ class Federation:
     def node(self, member, role):
         return self._channel(self.addresses["nodes"][member]["public"], member, f"{role}/{member}")
 
+    def feed(self, member, name):
+        return self._channel(self.addresses["nodes"][member]["public"], member, f"feed/{member}-{name}")
+
     def gateway(self, venue):
         address = self.addresses["gateways"][0]["public"]
         return self._channel(address, "gateway", f"venue/{venue.replace('/', '-')}")
@@ -147,12 +154,13 @@ class Federation:
 
 
 class Phone:
-    def __init__(self, traveler, document, name):
+    def __init__(self, traveler, document, name, reference=""):
         self.enrollment_key = new_key()
         request = traveler_pb2.EnrollDeviceRequest(
             request_id=str(uuid.uuid4()),
             document=document,
             name=name,
+            person_reference=reference,  # Empty: the platform, if there is one, has no code for this person.
             enrollment_key=signed.encode(signed.cose_key(self.enrollment_key)),
         )
         response = traveler.EnrollDevice(request, timeout=DEADLINE)

@@ -5,7 +5,7 @@ use std::{
     env, fs,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
         Arc, Mutex, PoisonError, Weak,
@@ -177,6 +177,11 @@ impl Cluster {
 
     fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
+    }
+
+    /// Where all that it writes is.
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// The URL of one of its databases.

@@ -2,8 +2,15 @@
 
 use proto::suite::sha256;
 
+use std::collections::BTreeMap;
+
 use super::Connection;
 use crate::store::{PersonId, StoreError};
+
+/// The first half of areas' advisory locks; the second is the area.
+const AREAS: i32 = 1;
+/// Areas that are tried at once: others of this member's nodes may be at the first ones.
+const TRIED: i64 = 8;
 
 /// Keeps others from changing what is about a person, until the transaction ends. Rows that merely name the person, access
 /// records, may still be added.
@@ -33,8 +40,31 @@ pub(super) async fn log_head(connection: &mut Connection) -> Result<(), StoreErr
 
 /// An area that is listed otherwise now, and the last stay there that has been looked at. Others take another one.
 pub(super) async fn relisted(connection: &mut Connection) -> Result<Option<(i64, i64)>, StoreError> {
-    let area = sqlx::query_as("SELECT area, after FROM relisted ORDER BY area LIMIT 1 FOR UPDATE SKIP LOCKED");
-    Ok(area.fetch_optional(connection).await?)
+    let waiting = sqlx::query_scalar("SELECT area FROM relisted ORDER BY since, area LIMIT $1");
+    let waiting: Vec<i64> = waiting.bind(TRIED).fetch_all(&mut *connection).await?;
+    for area in waiting {
+        let mine: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, $2)")
+            .bind(AREAS)
+            .bind(area as i32)
+            .fetch_one(&mut *connection)
+            .await?;
+        if mine {
+            let still = sqlx::query_as("SELECT area, after FROM relisted WHERE area = $1").bind(area);
+            return Ok(still.fetch_optional(connection).await?);
+        }
+    }
+    Ok(None)
+}
+
+/// Keeps others from changing what is about these areas, until the transaction ends: whoever says something of stays shares an area with
+/// others who do, whoever says something of listings has it alone. Before people: see the head of [`super`].
+pub(super) async fn areas(connection: &mut Connection, areas: &BTreeMap<i64, bool>) -> Result<(), StoreError> {
+    for (area, alone) in areas {
+        let lock =
+            if *alone { "SELECT pg_advisory_xact_lock($1, $2)" } else { "SELECT pg_advisory_xact_lock_shared($1, $2)" };
+        sqlx::query(lock).bind(AREAS).bind(*area as i32).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// Keeps others from looking whether these values are there, and finding that they are not, until the transaction ends. Two

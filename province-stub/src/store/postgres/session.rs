@@ -110,6 +110,7 @@ impl Session {
         sqlx::query(
             "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $1, false), \
                     set_config('idle_in_transaction_session_timeout', $1, false), \
+                    set_config('client_min_messages', 'warning', false), \
                     set_config('default_transaction_read_only', $2, false), \
                     CASE WHEN current_setting('synchronous_commit') = 'off' \
                          THEN set_config('synchronous_commit', 'on', false) END",

@@ -9,7 +9,7 @@ use proto::{random::Random, terms::Scope, time::UnixTime, token::Cti};
 use sqlx::{QueryBuilder, Row as _};
 
 use super::{
-    Connection, Database, Row, changes, codes, evidence, intake, locks,
+    Connection, Database, Row, changes, codes, evidence, locks, regrade,
     rows::{self, bytes, corrupt, optional_time, secs, uint},
 };
 use crate::{
@@ -40,6 +40,13 @@ impl Touched {
     pub(super) fn touch(&mut self, person: i64, scope: Scope) {
         // The level is in every scope: whether it changed is seen when it is worked out.
         *self.0.entry(person).or_default() |= bits(scope) & !bits(Scope::LEVEL);
+    }
+}
+
+impl Touched {
+    /// The people.
+    pub(super) fn people(&self) -> Vec<i64> {
+        self.0.keys().copied().collect()
     }
 }
 
@@ -94,10 +101,10 @@ pub(super) async fn settle(
     now: UnixTime,
     random: &dyn Random,
 ) -> Result<Effect, StoreError> {
-    let people: Vec<i64> = touched.0.keys().copied().collect();
+    let people = touched.people();
     let mut events = Vec::new();
     for chunk in people.chunks(ROWS) {
-        let (mut assigned, mut changed) = (Vec::new(), BTreeMap::new());
+        let (mut assigned, mut changed, mut moved) = (Vec::new(), BTreeMap::new(), Vec::new());
         for (person, file) in load(connection, chunk).await? {
             let Assessment { outcome, due_at } = assess.assess(&file.dossier, now);
             if due_at != file.due_at {
@@ -107,7 +114,7 @@ pub(super) async fn settle(
             let nearer = due_at.is_some_and(|due_at| file.due_at.is_none_or(|known| due_at < known));
             let other = file.due_at == Some(AT_ONCE);
             let same = says_the_same(&file, &outcome);
-            changed.insert(person, if nearer || other || !same { EVERYTHING } else { touched.0[&person] });
+            let mut seen = if nearer || other || !same { EVERYTHING } else { touched.0[&person] };
             match (next(&file, outcome), file.held()) {
                 (Next::New(code), Some(held)) if same && held.origin == Origin::Rules => {
                     keep(connection, held, &code).await?;
@@ -117,15 +124,20 @@ pub(super) async fn settle(
                     let since =
                         held.filter(|_| same).and_then(|held| held.code.as_ref()).map_or(now, |code| code.assigned_at);
                     assigned.push((person, since, code));
+                    moved.push(person);
                 }
-                (Next::OnFile(row), _) if row != file.current => hold(connection, person, row).await?,
+                (Next::OnFile(row), _) if row != file.current => {
+                    hold(connection, person, row).await?;
+                    moved.push(person);
+                    // The same word of another time: whoever sees since when it holds sees that.
+                    seen |= bits(Scope::ASSIGNMENT);
+                }
                 (Next::OnFile(_), _) => {}
             }
+            changed.insert(person, seen);
         }
         assign(connection, &assigned, now).await?;
-        let other: Vec<i64> =
-            changed.iter().filter_map(|(person, bits)| (*bits == EVERYTHING).then_some(*person)).collect();
-        retire(connection, &other, now).await?;
+        retire(connection, &moved, now).await?;
         events.extend(honoured(connection, &changed, now).await?);
     }
     let changed = events.len() as u32;
@@ -133,7 +145,8 @@ pub(super) async fn settle(
     Ok(Effect { head, changed })
 }
 
-/// Whoever is due, some at most; before them those whose stays were in an area that is listed otherwise now.
+/// Whoever is due, some at most, and some of those whose stays were in an area that is listed otherwise now: neither waits for the
+/// other.
 pub(super) async fn due(
     connection: &mut Connection,
     limit: u32,
@@ -141,13 +154,14 @@ pub(super) async fn due(
     now: UnixTime,
     random: &dyn Random,
 ) -> Result<Reassessed, StoreError> {
-    if let Some(people) = intake::regrade(connection, limit).await? {
-        return again(connection, people, Scope::RISK_AREAS, assess, now, random).await;
+    let mut touched = Touched::default();
+    for person in regrade::some(connection, now, limit).await? {
+        touched.touch(person, Scope::RISK_AREAS);
     }
     let due = sqlx::query_scalar("SELECT id FROM person WHERE due_at <= $1 ORDER BY due_at LIMIT $2");
-    let mut due: Vec<i64> = due.bind(secs(now)).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
-    due.sort_unstable();
-    again(connection, due, Scope::LEVEL, assess, now, random).await
+    let due: Vec<i64> = due.bind(secs(now)).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
+    due.into_iter().for_each(|person| touched.touch(person, Scope::LEVEL));
+    again(connection, &touched, assess, now, random).await
 }
 
 /// The next people with evidence after one of them, some at most, and who the last of them was.
@@ -168,7 +182,9 @@ pub(super) async fn following(
     .fetch_all(&mut *connection)
     .await?;
     let last = people.last().copied().map(PersonId);
-    Ok((again(connection, people, Scope::LEVEL, assess, now, random).await?, last))
+    let mut touched = Touched::default();
+    people.into_iter().for_each(|person| touched.touch(person, Scope::LEVEL));
+    Ok((again(connection, &touched, assess, now, random).await?, last))
 }
 
 /// One person.
@@ -179,12 +195,12 @@ pub(super) async fn one(
     now: UnixTime,
     random: &dyn Random,
 ) -> Result<Reassessed, StoreError> {
-    again(connection, vec![person.0], Scope::LEVEL, assess, now, random).await
+    again(connection, &Touched::from([person]), assess, now, random).await
 }
 
 /// When somebody is due next; at once, if an area is listed otherwise now.
 pub(super) async fn next_due(connection: &mut Connection) -> Result<Option<UnixTime>, StoreError> {
-    if intake::is_relisted(connection).await? {
+    if regrade::is_due(connection).await? {
         return Ok(Some(AT_ONCE));
     }
     let row =
@@ -204,20 +220,29 @@ pub(super) async fn set_rules(connection: &mut Connection, digest: u64) -> Resul
     Ok(())
 }
 
-/// Looks at people again, of whom something of this scope has changed; of the level alone if only the code may have.
+/// Looks at people again, each with the scope of what else has changed about them.
 async fn again(
     connection: &mut Connection,
-    people: Vec<i64>,
-    scope: Scope,
+    touched: &Touched,
     assess: &dyn Assess,
     now: UnixTime,
     random: &dyn Random,
 ) -> Result<Reassessed, StoreError> {
-    locks::people(connection, &people).await?;
-    let mut touched = Touched::default();
-    people.iter().for_each(|person| touched.touch(*person, scope));
-    let effect = settle(connection, &touched, assess, now, random).await?;
+    let people = touched.people();
+    match locks::people(connection, &people).await {
+        // Who was forgotten meanwhile has no file; the others are locked.
+        Ok(()) | Err(StoreError::PersonUnknown) => {}
+        Err(error) => return Err(error),
+    }
+    let effect = settle(connection, touched, assess, now, random).await?;
     Ok(Reassessed { people: people.len() as u32, effect })
+}
+
+impl<const N: usize> From<[PersonId; N]> for Touched {
+    /// People of whom only the code may have changed.
+    fn from(people: [PersonId; N]) -> Self {
+        Self(people.into_iter().map(|person| (person.0, 0)).collect())
+    }
 }
 
 fn next(file: &File, outcome: Outcome) -> Next {
@@ -260,7 +285,8 @@ async fn hold(connection: &mut Connection, person: i64, row: Option<i64>) -> Res
     Ok(())
 }
 
-/// Notes which assignments of these people neither hold nor are bases any more: they are forgotten in time.
+/// Notes which assignments of these people neither hold nor are bases any more, nor may stand again as what the platform said last, or
+/// was seeded: they are forgotten in time.
 pub(super) async fn retire(connection: &mut Connection, people: &[i64], now: UnixTime) -> Result<(), StoreError> {
     if people.is_empty() {
         return Ok(());
@@ -268,21 +294,18 @@ pub(super) async fn retire(connection: &mut Connection, people: &[i64], now: Uni
     let mut query = QueryBuilder::<Database>::new("UPDATE code SET over_at = ");
     query.push_bind(secs(now)).push(
         " WHERE over_at IS NULL AND NOT EXISTS (SELECT 1 FROM person WHERE person.id = code.person \
-         AND code.id IN (person.code, person.base)) AND person IN (",
+         AND code.id IN (person.code, person.base)) AND (source IN ('hand', 'rules') \
+         OR EXISTS (SELECT 1 FROM code AS later WHERE later.person = code.person AND later.id > code.id \
+         AND later.source IN ('platform', 'seed'))) AND person IN (",
     );
     rows::list(&mut query, people.iter().copied());
     query.push(")").build().execute(connection).await?;
     Ok(())
 }
 
-/// Forgets assignments that were over before a time, some rows at most; of what the platform said and what was seeded not the
-/// latest, which may stand again.
+/// Forgets assignments that were over before a time, some rows at most.
 pub(super) async fn sweep(connection: &mut Connection, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
-    let swept = sqlx::query(
-        "DELETE FROM code WHERE id IN (SELECT id FROM code WHERE over_at < $1 AND (source IN ('hand', 'rules') \
-         OR EXISTS (SELECT 1 FROM code AS later WHERE later.person = code.person AND later.id > code.id \
-         AND later.source IN ('platform', 'seed'))) LIMIT $2)",
-    );
+    let swept = sqlx::query("DELETE FROM code WHERE id IN (SELECT id FROM code WHERE over_at < $1 LIMIT $2)");
     Ok(swept.bind(secs(before)).bind(limit).execute(connection).await?.rows_affected())
 }
 

@@ -31,7 +31,7 @@ const FIND: &str = "
     SELECT log_head.epoch, log_head.seq, consent.token_hash, consent.revoked_at,
            person.id AS person, person.document, person.reference, person.particulars, person.due_at,
            rest_key.fingerprint,
-           code.label, code.rule, code.authority, code.assigned_at, code.ends_at
+           code.label, code.rule, code.authority, code.assigned_at
     FROM log_head
     LEFT JOIN consent ON consent.cti = $1
     LEFT JOIN person ON person.id = consent.person
@@ -231,7 +231,6 @@ pub(super) async fn find(
         revoked: row.try_get::<Option<i64>, _>("revoked_at")?.is_some(),
         particulars,
         code: codes::read(&row)?,
-        ends_at: optional_time(&row, "ends_at")?,
         due_at: optional_time(&row, "due_at")?,
         tests: Vec::new(),
         doses: Vec::new(),

@@ -23,8 +23,8 @@ const EXPLAIN: &str = "explain_code";
 /// A person's code with what it follows from.
 pub(super) async fn code(connection: &mut Connection, person: PersonId) -> Result<Option<CodeOnFile>, StoreError> {
     let row = sqlx::query(
-        "SELECT label, rule, authority, assigned_at, source, ends_at, evidence FROM code \
-         WHERE id = (SELECT code FROM person WHERE id = $1)",
+        "SELECT label, rule, authority, assigned_at, source, ends_at, evidence, due_at FROM person \
+         JOIN code ON code.id = person.code WHERE person.id = $1",
     );
     let Some(row) = row.bind(person.0).fetch_optional(&mut *connection).await? else { return Ok(None) };
     let Some(code) = codes::read(&row)? else { return Ok(None) };
@@ -36,7 +36,8 @@ pub(super) async fn code(connection: &mut Connection, person: PersonId) -> Resul
         }
         None => None,
     };
-    Ok(Some(CodeOnFile { code, origin: origin(&row)?, ends_at: optional_time(&row, "ends_at")?, evidence }))
+    let (ends_at, due_at) = (optional_time(&row, "ends_at")?, optional_time(&row, "due_at")?);
+    Ok(Some(CodeOnFile { code, origin: origin(&row)?, ends_at, due_at, evidence }))
 }
 
 /// Puts an operator's look on file, and says at whom.

@@ -11,15 +11,16 @@ use sqlx::{QueryBuilder, Row as _};
 use super::{
     Connection, Database, Row,
     assessment::{self, Touched},
+    changes,
     evidence::{CASE, CONTACT, DOSE, LISTING, STAY, TEST, WITHDRAWN},
-    locks, people, rows,
+    locks, people, regrade, rows,
 };
 use crate::{
     assessment::Assess,
-    evidence::{Content, Fact, Listing, MAX_EVIDENCE, PersonKey, Record, Risk},
+    evidence::{Content, Fact, Listing, MAX_EVIDENCE, MAX_LISTINGS, PersonKey, Record, Risk},
     store::{
         StoreError,
-        filing::{Filed, Intake, NotFiled, TakenIn},
+        filing::{Effect, Filed, Intake, NotFiled, TakenIn},
     },
     vault::Vault,
 };
@@ -35,11 +36,19 @@ pub(super) async fn take_in(
     assess: &dyn Assess,
     random: &dyn Random,
 ) -> Result<TakenIn, StoreError> {
+    let before = changes::head(connection).await?;
+    if intake.records.is_empty() {
+        return Ok(TakenIn { verdicts: Vec::new(), effect: Effect { head: before, changed: 0 } });
+    }
     let source = people::source(connection, intake.source).await?;
     let mut batch = Batch::load(connection, vault, source, intake.records).await?;
     let verdicts = intake.records.iter().map(|record| batch.file(record)).collect();
     let touched = batch.write(connection, vault, source, intake).await?;
-    let effect = assessment::settle(connection, &touched, assess, intake.now, random).await?;
+    let mut effect = assessment::settle(connection, &touched, assess, intake.now, random).await?;
+    if intake.dry_run {
+        // Nobody ever gets to see a head of which nothing is kept.
+        effect.head = before;
+    }
     Ok(TakenIn { verdicts, effect })
 }
 
@@ -126,11 +135,34 @@ impl Batch {
             relisted: BTreeSet::new(),
             touched: Vec::new(),
         };
-        batch.load_people(connection, vault, records).await?;
+        // Areas first, then people, each in order; what is held under these records may change until they are locked.
+        let former = batch.lock_areas(connection, source, records).await?;
+        batch.load_people(connection, vault, records, former).await?;
         batch.load_held(connection, source, records).await?;
-        batch.lock_former(connection).await?;
+        batch.count(connection, source).await?;
         batch.load_listings(connection, records).await?;
         Ok(batch)
+    }
+
+    /// Locks the areas that these records are about, or were: listings and stays of one area do not pass each other unseen. Says whom the
+    /// records are about on file.
+    async fn lock_areas(
+        &mut self,
+        connection: &mut Connection,
+        source: i64,
+        records: &[Record],
+    ) -> Result<BTreeSet<i64>, StoreError> {
+        self.load_held(connection, source, records).await?;
+        let mut areas: BTreeMap<i64, bool> = BTreeMap::new();
+        let held = self.held.values().map(|held| (held.says.class, held.says.detail));
+        let brought = records.iter().map(|record| says(&record.content)).map(|says| (says.class, says.detail));
+        for (class, area) in held.chain(brought).filter(|(class, _)| matches!(*class, STAY | LISTING)) {
+            *areas.entry(area).or_default() |= class == LISTING;
+        }
+        locks::areas(connection, &areas).await?;
+        let former = self.held.values().filter_map(|held| held.whose.other()).collect();
+        self.held.clear();
+        Ok(former)
     }
 
     /// Whoever is named is locked before anything about them is read.
@@ -139,15 +171,17 @@ impl Batch {
         connection: &mut Connection,
         vault: &Vault,
         records: &[Record],
+        former: BTreeSet<i64>,
     ) -> Result<(), StoreError> {
         let named = records.iter().filter_map(|record| match &record.content {
             Content::About { person, .. } => Some(person.clone()),
-            Content::Listing { .. } | Content::Withdrawn => None,
+            Content::Listing { .. } | Content::TooOld | Content::Withdrawn => None,
         });
         let keys: Vec<_> = named.collect::<BTreeSet<_>>().into_iter().collect();
         let found = people::find_all(connection, vault, &keys).await?;
-        let ids: BTreeSet<i64> = found.iter().copied().flatten().collect();
-        locks::people(connection, &ids.iter().copied().collect::<Vec<_>>()).await?;
+        // Whoever is not named any more by a correction or a withdrawal is as concerned as who is.
+        let concerned: BTreeSet<i64> = found.iter().copied().flatten().chain(former).collect();
+        people::lock(connection, &concerned.into_iter().collect::<Vec<_>>()).await?;
         for (key, id) in keys.into_iter().zip(found) {
             // One person may be named by document here and by reference there.
             let known = id.and_then(|id| self.by_id.get(&id).copied());
@@ -160,7 +194,12 @@ impl Batch {
             }
             self.by_key.insert(key, place);
         }
-        for (person, count) in counts(connection, &ids).await? {
+        Ok(())
+    }
+
+    /// How much this source has on file about whom the batch names.
+    async fn count(&mut self, connection: &mut Connection, source: i64) -> Result<(), StoreError> {
+        for (person, count) in counts(connection, source, self.by_id.keys().copied()).await? {
             self.named[self.by_id[&person]].count = count;
         }
         Ok(())
@@ -185,31 +224,31 @@ impl Batch {
         Ok(())
     }
 
-    /// Whoever is not named any more by a correction or a withdrawal is as concerned as who is. They were not known before.
-    async fn lock_former(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        let former: BTreeSet<i64> = self.held.values().filter_map(|held| held.whose.other()).collect();
-        locks::people(connection, &former.into_iter().collect::<Vec<_>>()).await
-    }
-
     fn read_held(&self, row: &Row) -> Result<Held, StoreError> {
         let whose = match row.try_get::<Option<i64>, _>("person")? {
             None => Whose::Nobody,
             Some(id) => self.by_id.get(&id).map_or(Whose::Other(id), |place| Whose::Named(*place)),
         };
-        let says = Says {
-            class: row.try_get("class")?,
-            at: row.try_get("at")?,
-            until: row.try_get("until")?,
-            detail: row.try_get("detail")?,
-            authority: row.try_get("authority")?,
+        let class = row.try_get("class")?;
+        let says = if class == WITHDRAWN {
+            // When it came is noted in place of when it was.
+            Says::nothing()
+        } else {
+            Says {
+                class,
+                at: row.try_get("at")?,
+                until: row.try_get("until")?,
+                detail: row.try_get("detail")?,
+                authority: row.try_get("authority")?,
+            }
         };
         let revision = u32::try_from(rows::uint(row, "revision")?).map_err(|_| rows::corrupt("revision"))?;
         Ok(Held { row: Some(row.try_get("id")?), revision, whose, says, grade: row.try_get("grade")? })
     }
 
-    /// The listings of all areas that somebody stayed in.
+    /// The listings of all areas that somebody stayed in, or that are listed.
     async fn load_listings(&mut self, connection: &mut Connection, records: &[Record]) -> Result<(), StoreError> {
-        let areas: BTreeSet<i64> = records.iter().filter_map(stayed_in).collect();
+        let areas: BTreeSet<i64> = records.iter().filter_map(area).collect();
         if areas.is_empty() {
             return Ok(());
         }
@@ -227,25 +266,25 @@ impl Batch {
 
     /// Decides on one record, and notes what is to be written.
     fn file(&mut self, record: &Record) -> Filed {
-        let id = record.id.as_str();
-        let (says, whose) = (says(&record.content), self.whose(&record.content));
-        let held = self.held.get(id);
-        if let Some(held) = held {
-            if record.revision < held.revision {
-                return Filed::Refused(NotFiled::Superseded);
-            }
-            if record.revision == held.revision {
-                // A listing's risk is what it says; a stay's only follows.
-                let same_risk = match &record.content {
-                    Content::Listing { listing, .. } => held.grade == listing.risk as i64,
-                    Content::About { .. } | Content::Withdrawn => true,
-                };
-                let same = held.says.same(&says) && held.whose == whose && same_risk;
-                return if same { Filed::Unchanged } else { Filed::Refused(NotFiled::Conflict) };
-            }
+        let (mut says, mut whose) = (says(&record.content), self.whose(&record.content));
+        let held = self.held.get(record.id.as_str());
+        if held.is_some_and(|held| record.revision < held.revision) {
+            return Filed::Refused(NotFiled::Superseded);
         }
-        let grade = match self.grade(record, whose) {
-            Ok(grade) => grade,
+        let graded = match (self.grade(record, whose), held) {
+            // A correction that says what is not kept says all the same that what is on file is wrong.
+            (Err(NotFiled::TooOld | NotFiled::AreaNotListed), Some(held)) if held.says != says => Ok(None),
+            (graded, _) => graded.map(Some),
+        };
+        if let Some(held) = held.filter(|held| held.revision == record.revision) {
+            return self.again(record, held, &says, whose, graded);
+        }
+        let grade = match graded {
+            Ok(Some(grade)) => grade,
+            Ok(None) => {
+                (says, whose) = (Says::nothing(), Whose::Nobody);
+                0
+            }
             Err(why) => return Filed::Refused(why),
         };
         let filed = match (&record.content, held) {
@@ -257,10 +296,33 @@ impl Batch {
         filed
     }
 
+    /// A revision that is on file already: just so, or with another content.
+    fn again(
+        &self,
+        record: &Record,
+        held: &Held,
+        says: &Says,
+        whose: Whose,
+        graded: Result<Option<i64>, NotFiled>,
+    ) -> Filed {
+        // A listing's risk is what it says; a stay's only follows.
+        let same_risk = match &record.content {
+            Content::Listing { listing, .. } => held.grade == listing.risk as i64,
+            Content::About { .. } | Content::TooOld | Content::Withdrawn => true,
+        };
+        let same = held.says == *says && held.whose == whose && same_risk;
+        let counts_no_more = graded == Ok(None) && held.says.class == WITHDRAWN;
+        match record.content {
+            _ if same || counts_no_more => Filed::Unchanged,
+            Content::TooOld => Filed::Refused(NotFiled::TooOld),
+            _ => Filed::Refused(NotFiled::Conflict),
+        }
+    }
+
     fn whose(&self, content: &Content) -> Whose {
         match content {
             Content::About { person, .. } => Whose::Named(self.by_key[person]),
-            Content::Listing { .. } | Content::Withdrawn => Whose::Nobody,
+            Content::Listing { .. } | Content::TooOld | Content::Withdrawn => Whose::Nobody,
         }
     }
 
@@ -268,7 +330,8 @@ impl Batch {
     fn grade(&self, record: &Record, whose: Whose) -> Result<i64, NotFiled> {
         let fact = match &record.content {
             Content::Withdrawn => return Ok(0),
-            Content::Listing { listing, .. } => return Ok(listing.risk as i64),
+            Content::TooOld => return Err(NotFiled::TooOld),
+            Content::Listing { listing, .. } => return self.room_for(record, listing),
             Content::About { fact, .. } => fact,
         };
         let Whose::Named(place) = whose else { return Err(NotFiled::PersonUnknown) };
@@ -279,8 +342,7 @@ impl Batch {
         }
         let grade = match *fact {
             Fact::Stay { area, entered_at, left_at } => {
-                let span = (rows::secs(entered_at), rows::secs(left_at));
-                self.risk_of(i64::from(area), span).ok_or(NotFiled::AreaNotListed)?
+                self.risk_of(area, (entered_at, left_at)).ok_or(NotFiled::AreaNotListed)?
             }
             _ => 0,
         };
@@ -291,12 +353,21 @@ impl Batch {
         Ok(grade)
     }
 
+    /// Every stay in an area is held against all of its listings.
+    fn room_for(&self, record: &Record, listing: &Listing) -> Result<i64, NotFiled> {
+        let area = i64::from(listing.area);
+        let listed = self.listings.get(&area).map_or(0, Vec::len);
+        let replaces = self
+            .held
+            .get(record.id.as_str())
+            .is_some_and(|held| held.says.class == LISTING && held.says.detail == area);
+        if listed >= MAX_LISTINGS && !replaces { Err(NotFiled::TooMuch) } else { Ok(listing.risk as i64) }
+    }
+
     /// The highest risk that an area was listed with at any time of a stay.
-    fn risk_of(&self, area: i64, (entered, left): (i64, i64)) -> Option<i64> {
-        let listings = self.listings.get(&area)?.iter();
-        let meanwhile = listings.filter(|(_, listing)| {
-            rows::secs(listing.since) <= left && listing.until.is_none_or(|until| rows::secs(until) >= entered)
-        });
+    fn risk_of(&self, area: u32, (entered, left): (UnixTime, UnixTime)) -> Option<i64> {
+        let listings = self.listings.get(&i64::from(area))?.iter();
+        let meanwhile = listings.filter(|(_, listing)| listing.is_amid(entered, left));
         meanwhile.map(|(_, listing)| listing.risk as i64).max()
     }
 
@@ -345,7 +416,7 @@ impl Batch {
         delete(connection, &self.replaced).await?;
         self.insert(connection, source, rows::secs(intake.now)).await?;
         for area in &self.relisted {
-            relist(connection, *area).await?;
+            regrade::relist(connection, *area, rows::secs(intake.now)).await?;
         }
         let mut touched = Touched::default();
         for (whose, scope) in &self.touched {
@@ -404,16 +475,15 @@ impl Batch {
 }
 
 impl Says {
-    /// A withdrawal says nothing, whenever it came.
-    fn same(&self, other: &Self) -> bool {
-        self == other || (self.class == WITHDRAWN && other.class == WITHDRAWN)
+    /// What a record says that counts no more.
+    const fn nothing() -> Self {
+        Self { class: WITHDRAWN, at: 0, until: None, detail: 0, authority: None }
     }
 }
 
 fn says(content: &Content) -> Says {
-    let nothing = Says { class: WITHDRAWN, at: 0, until: None, detail: 0, authority: None };
     match content {
-        Content::Withdrawn => nothing,
+        Content::TooOld | Content::Withdrawn => Says::nothing(),
         Content::Listing { listing, authority } => Says {
             class: LISTING,
             at: rows::secs(listing.since),
@@ -446,9 +516,10 @@ fn discloses(class: i64) -> Scope {
     }
 }
 
-fn stayed_in(record: &Record) -> Option<i64> {
-    match record.content {
-        Content::About { fact: Fact::Stay { area, .. }, .. } => Some(i64::from(area)),
+fn area(record: &Record) -> Option<i64> {
+    match &record.content {
+        Content::About { fact: Fact::Stay { area, .. }, .. } => Some(i64::from(*area)),
+        Content::Listing { listing, .. } => Some(i64::from(listing.area)),
         _ => None,
     }
 }
@@ -458,7 +529,7 @@ fn row_name(id: i64) -> String {
     format!("#{id}")
 }
 
-fn read_listing(row: &Row) -> Result<Listing, StoreError> {
+pub(super) fn read_listing(row: &Row) -> Result<Listing, StoreError> {
     let until = row.try_get::<Option<i64>, _>("until")?.is_some();
     Ok(Listing {
         area: u32::try_from(rows::uint(row, "detail")?).map_err(|_| rows::corrupt("detail"))?,
@@ -468,13 +539,19 @@ fn read_listing(row: &Row) -> Result<Listing, StoreError> {
     })
 }
 
-/// How much is on file about each of these people.
-async fn counts(connection: &mut Connection, people: &BTreeSet<i64>) -> Result<Vec<(i64, u32)>, StoreError> {
-    if people.is_empty() {
+/// How much a source has on file about each of these people. A laboratory does not crowd out what others say.
+async fn counts(
+    connection: &mut Connection,
+    source: i64,
+    people: impl Iterator<Item = i64>,
+) -> Result<Vec<(i64, u32)>, StoreError> {
+    let mut people = people.peekable();
+    if people.peek().is_none() {
         return Ok(Vec::new());
     }
-    let mut query = QueryBuilder::<Database>::new("SELECT person, count(*) AS filed FROM evidence WHERE person IN (");
-    rows::list(&mut query, people.iter().copied());
+    let mut query = QueryBuilder::<Database>::new("SELECT person, count(*) AS filed FROM evidence WHERE source = ");
+    query.push_bind(source).push(" AND person IN (");
+    rows::list(&mut query, people);
     let rows = query.push(") GROUP BY person").build().fetch_all(connection).await?;
     let count = |row: &Row| Ok((row.try_get("person")?, u32::try_from(rows::uint(row, "filed")?).unwrap_or(u32::MAX)));
     rows.iter().map(count).collect()
@@ -487,63 +564,4 @@ async fn delete(connection: &mut Connection, ids: &[i64]) -> Result<(), StoreErr
         query.push(")").build().execute(&mut *connection).await?;
     }
     Ok(())
-}
-
-/// Notes that an area's listings changed: how risky stays in it were is worked out anew, some at a time, since there may be many.
-async fn relist(connection: &mut Connection, area: i64) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO relisted (area, after) VALUES ($1, 0) ON CONFLICT (area) DO UPDATE SET after = 0")
-        .bind(area)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-/// Whether stays wait for that.
-pub(super) async fn is_relisted(connection: &mut Connection) -> Result<bool, StoreError> {
-    let any: Option<i64> = sqlx::query_scalar("SELECT area FROM relisted LIMIT 1").fetch_optional(connection).await?;
-    Ok(any.is_some())
-}
-
-/// Works out anew how risky some stays were, and says whose were not what they had been; `None` if no stay waits for it.
-pub(super) async fn regrade(connection: &mut Connection, limit: u32) -> Result<Option<Vec<i64>>, StoreError> {
-    let Some((area, after)) = locks::relisted(connection).await? else { return Ok(None) };
-    let rows = sqlx::query(
-        "SELECT id, person, grade FROM evidence WHERE class = 3 AND detail = $1 AND id > $2 ORDER BY id LIMIT $3",
-    );
-    let rows = rows.bind(area).bind(after).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
-    let stays = rows.iter().map(|row| Ok((row.try_get("id")?, (row.try_get("person")?, row.try_get("grade")?))));
-    let stays: BTreeMap<i64, (Option<i64>, i64)> = stays.collect::<Result<_, StoreError>>()?;
-    let Some(last) = stays.keys().next_back() else {
-        sqlx::query("DELETE FROM relisted WHERE area = $1").bind(area).execute(connection).await?;
-        return Ok(Some(Vec::new()));
-    };
-    let people: BTreeSet<i64> = stays.values().filter_map(|(person, _)| *person).collect();
-    locks::people(connection, &people.into_iter().collect::<Vec<_>>()).await?;
-    let mut update = QueryBuilder::<Database>::new(
-        "UPDATE evidence SET grade = coalesce((SELECT max(listing.grade) FROM evidence AS listing \
-         WHERE listing.class = 6 AND listing.detail = evidence.detail AND listing.at <= evidence.until \
-         AND (listing.until IS NULL OR listing.until >= evidence.at)), 0) WHERE class = 3 AND id IN (",
-    );
-    rows::list(&mut update, stays.keys().copied());
-    let mut changed = BTreeSet::new();
-    for row in update.push(") RETURNING id, grade").build().fetch_all(&mut *connection).await? {
-        let grade: i64 = row.try_get("grade")?;
-        changed.extend(stays.get(&row.try_get("id")?).filter(|(_, before)| *before != grade).and_then(|(who, _)| *who));
-    }
-    sqlx::query("UPDATE relisted SET after = $1 WHERE area = $2").bind(last).bind(area).execute(connection).await?;
-    Ok(Some(changed.into_iter().collect()))
-}
-
-/// Forgets evidence that ended before a time, some rows at most. What goes on is kept: a case, a listing without an end; and so are
-/// doses, which are never over.
-pub(super) async fn sweep(connection: &mut Connection, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
-    let swept = sqlx::query(
-        "DELETE FROM evidence WHERE id IN (SELECT id FROM evidence \
-         WHERE class <> 2 AND coalesce(until, at) < $1 AND NOT (class IN (4, 6) AND until IS NULL) LIMIT $2)",
-    )
-    .bind(rows::secs(before))
-    .bind(limit)
-    .execute(connection)
-    .await?;
-    Ok(swept.rows_affected())
 }

@@ -50,7 +50,8 @@ pub(super) async fn merge(
     // What was on file by then, under either name, is what the base stands over. What came within its second counts beside it.
     sqlx::query(
         "UPDATE code SET covers = (SELECT coalesce(max(evidence.id), 0) FROM evidence WHERE evidence.person = $1 \
-         AND (evidence.id <= code.covers OR evidence.received_at < code.recorded_at)) WHERE id = $2",
+         AND (evidence.id <= code.covers OR CASE code.source WHEN 'platform' THEN evidence.received_at <= code.assigned_at \
+         ELSE evidence.received_at < code.recorded_at END)) WHERE id = $2",
     )
     .bind(into.0)
     .bind(base)

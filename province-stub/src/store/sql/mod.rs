@@ -21,6 +21,7 @@ mod intake;
 mod merge;
 mod people;
 mod pushed;
+mod regrade;
 mod requests;
 pub(super) mod rest;
 mod rows;
@@ -126,7 +127,8 @@ impl Store for Backend {
             }
             let person = people::enroll(&mut tx, vault, device, limit).await?;
             requests::remember(&mut tx, vault, request, person, &device.id).await?;
-            tx.commit().await?;
+            // Two people on file may have become one: somebody has to look what their code is now.
+            self.commit(tx).await?;
             Ok((device.id, head))
         })
         .await
@@ -307,22 +309,38 @@ impl Store for Backend {
     }
 
     async fn sweep(&self, now: UnixTime, retention: Retention) -> Result<u64, StoreError> {
-        let forgotten = self.attempt_at_length(|| async move {
-            let mut tx = self.begin().await?;
-            let mut forgotten = 0;
-            for (statement, retention) in SWEEPS {
-                let before = rows::secs(now.minus(retention));
-                let swept = sqlx::query(statement).bind(before).bind(SWEPT_AT_ONCE).execute(&mut *tx).await?;
-                forgotten += swept.rows_affected();
-            }
-            forgotten += accesses::sweep(&mut tx, now.minus(retention.accesses), SWEPT_AT_ONCE).await?;
-            forgotten += file::sweep_looks(&mut tx, now.minus(retention.accesses), SWEPT_AT_ONCE).await?;
-            forgotten += intake::sweep(&mut tx, now.minus(retention.evidence), SWEPT_AT_ONCE).await?;
-            forgotten += assessment::sweep(&mut tx, now.minus(retention.evidence), SWEPT_AT_ONCE).await?;
-            self.commit(tx).await?;
-            Ok(forgotten)
-        });
-        let forgotten = forgotten.await?;
+        let mut forgotten = 0;
+        // A transaction each: what takes too long in one holds up no other.
+        for (statement, kept) in SWEEPS {
+            forgotten += self
+                .attempt_at_length(|| async move {
+                    let mut tx = self.begin().await?;
+                    let before = rows::secs(now.minus(kept));
+                    let swept = sqlx::query(statement).bind(before).bind(SWEPT_AT_ONCE).execute(&mut *tx).await?;
+                    self.commit(tx).await?;
+                    Ok(swept.rows_affected())
+                })
+                .await?;
+        }
+        let (accesses, evidence) = (now.minus(retention.accesses), now.minus(retention.evidence));
+        forgotten += self
+            .attempt_at_length(|| async move {
+                let mut tx = self.begin().await?;
+                let swept = accesses::sweep(&mut tx, accesses, SWEPT_AT_ONCE).await?
+                    + file::sweep_looks(&mut tx, accesses, SWEPT_AT_ONCE).await?;
+                self.commit(tx).await?;
+                Ok(swept)
+            })
+            .await?;
+        forgotten += self
+            .attempt_at_length(|| async move {
+                let mut tx = self.begin().await?;
+                let swept = regrade::sweep(&mut tx, evidence, now, SWEPT_AT_ONCE).await?
+                    + assessment::sweep(&mut tx, evidence, SWEPT_AT_ONCE).await?;
+                self.commit(tx).await?;
+                Ok(swept)
+            })
+            .await?;
         if forgotten == 0 {
             // What was still in use when a traveler was forgotten, or was swept before this, leaves the files now.
             self.wipe().await;
@@ -351,7 +369,7 @@ impl Store for Backend {
     async fn put_codes(
         &self,
         request: &RequestKey,
-        codes: &[PushedCode],
+        codes: &[Option<PushedCode>],
         assess: &dyn Assess,
         random: &dyn Random,
     ) -> Result<PushedIn, StoreError> {

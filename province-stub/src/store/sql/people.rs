@@ -116,7 +116,7 @@ pub(super) async fn add_nameless(
     let people: Vec<_> = found.into_iter().collect::<Option<_>>().ok_or(StoreError::PersonUnknown)?;
     let mut ids = people.clone();
     ids.sort_unstable();
-    locks::people(connection, &ids).await?;
+    lock(connection, &ids).await?;
     Ok(people.into_iter().map(PersonId).collect())
 }
 
@@ -178,6 +178,14 @@ async fn add(
     .fetch_optional(connection)
     .await?;
     Ok(id.map(PersonId))
+}
+
+/// Locks people whom a batch is about. Somebody who was forgotten since they were found makes it one to send again.
+pub(super) async fn lock(connection: &mut Connection, people: &[i64]) -> Result<(), StoreError> {
+    match locks::people(connection, people).await {
+        Err(StoreError::PersonUnknown) => Err(StoreError::Unavailable("somebody was forgotten meanwhile".into())),
+        locked => locked,
+    }
 }
 
 /// What names a person who is there.
@@ -277,6 +285,11 @@ async fn complete(
     }
     if complete == known {
         return Ok(());
+    }
+    if vault.keys().len() > 1 {
+        let mut hashes = rest::hashes(vault, &device.document);
+        hashes.extend(device.reference.iter().flat_map(|reference| rest::reference_hashes(vault, reference)));
+        locks::values(connection, &hashes).await?;
     }
     let (key, sealed) = (rest::current(connection, vault).await?, rest::seal(vault, &complete));
     sqlx::query("UPDATE person SET document = $1, reference = $2, particulars = $3, key = $4 WHERE id = $5")

@@ -12,7 +12,7 @@ use super::{
     Connection,
     assessment::{self, Touched},
     codes, locks, people, rest,
-    rows::secs,
+    rows::{secs, time},
 };
 use crate::{
     assessment::Assess,
@@ -39,12 +39,12 @@ struct Sealing<'a> {
     key: i64,
 }
 
-/// Takes in a batch.
+/// Takes in a batch. What was refused before it came here keeps its place, and has no verdict.
 pub(super) async fn take_in(
     connection: &mut Connection,
     vault: &Vault,
     push: Push<'_>,
-    pushed: &[PushedCode],
+    pushed: &[Option<PushedCode>],
     assess: &dyn Assess,
     random: &dyn Random,
 ) -> Result<PushedIn, StoreError> {
@@ -53,14 +53,19 @@ pub(super) async fn take_in(
     let mut verdicts = Vec::with_capacity(pushed.len());
     let mut touched = Touched::default();
     for (number, code) in pushed.iter().enumerate() {
+        let Some(code) = code else {
+            verdicts.push(None);
+            continue;
+        };
         let person = people[&code.reference];
         let verdict = take(connection, sealing, push, number, person, code).await?;
         if matches!(verdict, Assignment::Assigned | Assignment::Withdrawn) {
             touched.touch(person.0, Scope::LEVEL);
         }
-        verdicts.push(verdict);
+        verdicts.push(Some(verdict));
     }
     let effect = assessment::settle(connection, &touched, assess, push.now, random).await?;
+    assessment::retire(connection, &touched.people(), push.now).await?;
     Ok(PushedIn { verdicts, effect })
 }
 
@@ -68,10 +73,10 @@ pub(super) async fn take_in(
 async fn people(
     connection: &mut Connection,
     vault: &Vault,
-    pushed: &[PushedCode],
+    pushed: &[Option<PushedCode>],
 ) -> Result<BTreeMap<Foreign, PersonId>, StoreError> {
     let mut people: BTreeMap<Foreign, PersonId> = BTreeMap::new();
-    let mut references: Vec<_> = pushed.iter().map(|code| code.reference.clone()).collect();
+    let mut references: Vec<_> = pushed.iter().flatten().map(|code| code.reference.clone()).collect();
     references.sort_unstable();
     references.dedup();
     let keys: Vec<_> = references.iter().cloned().map(PersonKey::Reference).collect();
@@ -85,10 +90,11 @@ async fn people(
     }
     let mut ids: Vec<_> = people.values().map(|person| person.0).collect();
     ids.sort_unstable();
-    locks::people(connection, &ids).await?;
+    people::lock(connection, &ids).await?;
     Ok(people)
 }
 
+/// What the platform said last decides whether this is news; a hand that is over it, only whether it holds.
 async fn take(
     connection: &mut Connection,
     sealing: Sealing<'_>,
@@ -97,105 +103,79 @@ async fn take(
     person: PersonId,
     pushed: &PushedCode,
 ) -> Result<Assignment, StoreError> {
-    // The base itself says since when it holds, by whoever set it: its row's `assigned_at` is the platform's own time.
     let row = sqlx::query(
-        "SELECT code.label, code.rule, code.authority, code.assigned_at, code.source FROM person \
-         JOIN code ON code.id = person.base WHERE person.id = $1",
+        "SELECT label, rule, authority, assigned_at FROM code WHERE person = $1 AND source = 'platform' \
+         ORDER BY id DESC LIMIT 1",
     );
-    let row = row.bind(person.0).fetch_optional(&mut *connection).await?;
-    let (base, by_platform) = match &row {
-        Some(row) => (codes::read(row)?, row.try_get::<&str, _>("source")? == "platform"),
-        None => (None, false),
+    let said = match row.bind(person.0).fetch_optional(&mut *connection).await? {
+        Some(row) => Some((time(&row, "assigned_at")?, codes::read(&row)?)),
+        None => None,
     };
-    if base.as_ref().is_some_and(|base| pushed.assigned_at < base.assigned_at) {
-        return Ok(Assignment::Outdated);
+    let same = match (&pushed.code, &said) {
+        (Some(code), Some((_, Some(said)))) => says_the_same(code, said),
+        (None, Some((_, said))) => said.is_none(),
+        (None, None) => true,
+        (Some(_), _) => false,
+    };
+    match &said {
+        Some((said_at, _)) if pushed.assigned_at < *said_at => return Ok(Assignment::Outdated),
+        // Looked at anew it is news all the same: it covers what has come meanwhile.
+        Some((said_at, _)) if same && pushed.assigned_at == *said_at => return Ok(Assignment::Unchanged),
+        _ if same && pushed.code.is_none() => return Ok(Assignment::Unchanged),
+        _ => {}
     }
-    match (&pushed.code, base) {
-        (None, Some(_)) if by_platform => {
-            withdraw(connection, push, person, pushed.assigned_at).await?;
-            set_base(connection, person, None).await?;
-            Ok(Assignment::Withdrawn)
-        }
-        // What was set by hand stands, but nothing of the platform's is beneath it any more.
-        (None, Some(_)) if pushed_before(connection, person).await? => {
-            withdraw(connection, push, person, pushed.assigned_at).await?;
-            Ok(Assignment::Withdrawn)
-        }
-        // The platform has said nothing.
-        (None, _) => Ok(Assignment::Unchanged),
-        (Some(code), Some(base)) if by_platform && says_the_same(code, &base) => Ok(Assignment::Unchanged),
-        (Some(code), _) => {
-            assign(connection, sealing, push, number, person, code, pushed.assigned_at).await?;
-            Ok(Assignment::Assigned)
-        }
+    let id = file(connection, sealing, push, number, person, pushed).await?;
+    if !is_under_a_hand(connection, person, pushed.assigned_at).await? {
+        set_base(connection, person, pushed.code.is_some().then_some(id)).await?;
     }
+    Ok(if pushed.code.is_some() { Assignment::Assigned } else { Assignment::Withdrawn })
 }
 
-/// Whether a code of the platform's is on file that it has not taken back.
-async fn pushed_before(connection: &mut Connection, person: PersonId) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT label FROM code WHERE person = $1 AND source = 'platform' ORDER BY id DESC LIMIT 1");
-    match row.bind(person.0).fetch_optional(connection).await? {
-        Some(row) => Ok(row.try_get::<Option<&str>, _>("label")?.is_some()),
-        None => Ok(false),
-    }
+/// Whether an operator has set the person's code since the platform decided: by when that came, whatever it says itself.
+async fn is_under_a_hand(connection: &mut Connection, person: PersonId, decided: UnixTime) -> Result<bool, StoreError> {
+    let under = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM person JOIN code ON code.id = person.base \
+         WHERE person.id = $1 AND code.source = 'hand' AND code.recorded_at >= $2)",
+    );
+    Ok(under.bind(person.0).bind(secs(decided)).fetch_one(connection).await?)
 }
 
 fn says_the_same(pushed: &PushedLabel, base: &Code) -> bool {
     pushed.label == base.label && pushed.rule == base.rule && pushed.authority == base.authority
 }
 
-async fn assign(
+/// Puts on file what the platform says; no label is that it has none any more. It covers the evidence that was there when the
+/// platform decided, and none that came since: a push may be long on its way.
+async fn file(
     connection: &mut Connection,
     Sealing { vault, key }: Sealing<'_>,
     push: Push<'_>,
     number: usize,
     person: PersonId,
-    code: &PushedLabel,
-    assigned_at: UnixTime,
-) -> Result<(), StoreError> {
+    pushed: &PushedCode,
+) -> Result<i64, StoreError> {
     // Two codes of one batch may be of one person.
     let request_id = format!("{}#{number}", push.request_id);
     let place = rest::code_place(person, push.now, &request_id);
-    let basis = (!code.basis.is_empty()).then(|| vault.seal(Sealed::Justification, &place, code.basis.as_bytes()));
-    let id: i64 = sqlx::query_scalar(
+    let code = pushed.code.as_ref();
+    let basis = code.filter(|code| !code.basis.is_empty());
+    let basis = basis.map(|code| vault.seal(Sealed::Justification, &place, code.basis.as_bytes()));
+    let id = sqlx::query_scalar(
         "INSERT INTO code (person, label, rule, authority, assigned_at, recorded_at, source, set_by, request_id, \
          justification, key, covers) VALUES ($1, $2, $3, $4, $5, $6, 'platform', $7, $8, $9, $10, \
-         (SELECT coalesce(max(id), 0) FROM evidence WHERE person = $1)) RETURNING id",
+         (SELECT coalesce(max(id), 0) FROM evidence WHERE person = $1 AND received_at <= $5)) RETURNING id",
     )
     .bind(person.0)
-    .bind(&code.label)
-    .bind(&code.rule)
-    .bind(code.authority.as_ref().map(Authority::to_string))
-    .bind(secs(assigned_at))
+    .bind(code.map(|code| &code.label))
+    .bind(code.and_then(|code| code.rule.as_ref()))
+    .bind(code.and_then(|code| code.authority.as_ref()).map(Authority::to_string))
+    .bind(secs(pushed.assigned_at))
     .bind(secs(push.now))
     .bind(push.platform)
     .bind(&request_id)
     .bind(&basis)
-    .bind(basis.is_some().then_some(key))
-    .fetch_one(&mut *connection)
-    .await?;
-    set_base(connection, person, Some(id)).await
-}
-
-/// Puts on file that the platform has no code for a person any more.
-async fn withdraw(
-    connection: &mut Connection,
-    push: Push<'_>,
-    person: PersonId,
-    assigned_at: UnixTime,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO code (person, assigned_at, recorded_at, source, set_by, request_id) \
-         VALUES ($1, $2, $3, 'platform', $4, $5)",
-    )
-    .bind(person.0)
-    .bind(secs(assigned_at))
-    .bind(secs(push.now))
-    .bind(push.platform)
-    .bind(push.request_id)
-    .execute(connection)
-    .await?;
-    Ok(())
+    .bind(basis.is_some().then_some(key));
+    Ok(id.fetch_one(connection).await?)
 }
 
 /// Ends what was set by hand. What the platform said last, or was seeded, stands again.
@@ -235,6 +215,7 @@ pub(super) async fn clear(
         touched.touch(person.0, Scope::LEVEL);
     }
     let effect = assessment::settle(connection, &touched, assess, cleared.now, random).await?;
+    assessment::retire(connection, &touched.people(), cleared.now).await?;
     Ok((person, effect))
 }
 

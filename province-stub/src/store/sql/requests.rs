@@ -146,7 +146,7 @@ impl Answer for PushedIn {
     /// What followed, then one byte for each verdict.
     fn encode(&self) -> Vec<u8> {
         let number =
-            |verdict: &Assignment| VERDICTS.iter().position(|known| known == verdict).unwrap_or_default() as u8;
+            |verdict: &Option<Assignment>| VERDICTS.iter().position(|known| known == verdict).unwrap_or_default() as u8;
         self.effect.encode().into_iter().chain(self.verdicts.iter().map(number)).collect()
     }
 
@@ -157,5 +157,10 @@ impl Answer for PushedIn {
     }
 }
 
-const VERDICTS: [Assignment; 4] =
-    [Assignment::Assigned, Assignment::Unchanged, Assignment::Withdrawn, Assignment::Outdated];
+const VERDICTS: [Option<Assignment>; 5] = [
+    None,
+    Some(Assignment::Assigned),
+    Some(Assignment::Unchanged),
+    Some(Assignment::Withdrawn),
+    Some(Assignment::Outdated),
+];

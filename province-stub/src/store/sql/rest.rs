@@ -5,20 +5,20 @@
 //! key that this one does not have: it would not find those people, and take them for new ones.
 
 use proto::time::UnixTime;
-use sqlx::Row as _;
+use sqlx::{QueryBuilder, Row as _};
 use thiserror::Error;
-use tracing::info;
+use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use super::{
-    Connection, Row, locks,
-    rows::{bytes, corrupt, secs, time},
+    Connection, Database, Row, locks,
+    rows::{Corrupt, bytes, corrupt, list, secs, time},
 };
 use crate::{
     document::{Document, DocumentType},
     evidence::Foreign,
     store::{Name, PersonId, StoreError},
-    vault::{Fingerprint, Indexed, RestKey, Sealed, Vault},
+    vault::{Fingerprint, Indexed, NotSealedHere, RestKey, Sealed, Vault},
 };
 
 /// Something is sealed with a key that is not in the ring.
@@ -28,6 +28,14 @@ use crate::{
     peer::config::to_hex(.0)
 )]
 struct KeyMissing(Fingerprint);
+
+/// More is damaged than can be passed over.
+#[derive(Debug, Error)]
+#[error("more than {MAX_DAMAGED} sealed rows of one table do not open: the store is to be put back from a copy")]
+struct DamagedRows;
+
+/// Rows of one table that may be passed over because they do not open: each is read every time.
+const MAX_DAMAGED: usize = 1_000;
 
 /// What names a person: one of the two at least.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,20 +55,14 @@ pub(super) struct SealedName {
 
 /// Refuses a store of which something was sealed with a key that the ring lacks, and forgets keys that sealed nothing.
 pub(in super::super) async fn settle(connection: &mut Connection, vault: &Vault) -> Result<(), StoreError> {
-    const KEYS: &str = "
-        SELECT id, fingerprint, EXISTS (SELECT 1 FROM person WHERE key = rest_key.id)
-                             OR EXISTS (SELECT 1 FROM code WHERE key = rest_key.id)
-                             OR EXISTS (SELECT 1 FROM operator_access WHERE key = rest_key.id) AS used
-        FROM rest_key";
-    for row in sqlx::query(KEYS).fetch_all(&mut *connection).await? {
+    for row in sqlx::query("SELECT id, fingerprint FROM rest_key").fetch_all(&mut *connection).await? {
         let fingerprint = bytes(&row, "fingerprint")?;
         if vault.key(&fingerprint).is_some() {
             continue;
         }
-        if row.try_get("used")? {
+        if !forget_unused(connection, row.try_get("id")?).await? {
             return Err(missing(fingerprint));
         }
-        forget(connection, row.try_get("id")?).await?;
     }
     current(connection, vault).await?;
     Ok(())
@@ -85,9 +87,14 @@ pub(super) async fn current(connection: &mut Connection, vault: &Vault) -> Resul
     Ok(added.bind(vault.current().fingerprint().as_slice()).fetch_one(connection).await?)
 }
 
-async fn forget(connection: &mut Connection, key: i64) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM rest_key WHERE id = $1").bind(key).execute(connection).await?;
-    Ok(())
+/// Forgets a key if nothing is sealed with it, and says whether it did.
+async fn forget_unused(connection: &mut Connection, key: i64) -> Result<bool, StoreError> {
+    const FORGET: &str = "
+        DELETE FROM rest_key WHERE id = $1
+        AND NOT EXISTS (SELECT 1 FROM person WHERE key = rest_key.id)
+        AND NOT EXISTS (SELECT 1 FROM code WHERE key = rest_key.id)
+        AND NOT EXISTS (SELECT 1 FROM operator_access WHERE key = rest_key.id)";
+    Ok(sqlx::query(FORGET).bind(key).execute(connection).await?.rows_affected() > 0)
 }
 
 fn missing(fingerprint: Fingerprint) -> StoreError {
@@ -170,105 +177,179 @@ pub(super) fn access_place(at: UnixTime, operator: &str, method: &str) -> Vec<u8
 
 /// Seals up to `limit` rows of older keys anew, with the current one. When there is none any more, the older keys are
 /// forgotten.
+///
+/// A row that does not open is passed over, for it would hold up all others; what is in it is left as it is. Its key stays, so that it
+/// opens once it is put back.
 pub(super) async fn reseal(connection: &mut Connection, vault: &Vault, limit: u32) -> Result<u64, StoreError> {
     let current = current(connection, vault).await?;
     let older: Vec<i64> =
         sqlx::query_scalar("SELECT id FROM rest_key WHERE id <> $1").bind(current).fetch_all(&mut *connection).await?;
-    let mut resealed = 0;
+    let (mut resealed, mut damaged) = (0, 0);
     for key in &older {
-        let left = limit.saturating_sub(resealed);
-        resealed += reseal_people(connection, vault, *key, current, left).await?;
-        let left = limit.saturating_sub(resealed);
-        resealed += reseal_justifications(connection, vault, *key, current, left).await?;
-        let left = limit.saturating_sub(resealed);
-        resealed += reseal_reasons(connection, vault, *key, current, left).await?;
+        for table in [Table::Person, Table::Code, Table::OperatorAccess] {
+            let mut page = Page { older: *key, current, limit: limit - resealed, damaged: Vec::new() };
+            while page.limit > 0 {
+                let asked = page.limit;
+                let seen = match table {
+                    Table::Person => page.reseal_people(connection, vault).await?,
+                    Table::Code => page.reseal_justifications(connection, vault).await?,
+                    Table::OperatorAccess => page.reseal_reasons(connection, vault).await?,
+                };
+                if page.damaged.len() > MAX_DAMAGED {
+                    return Err(StoreError::Unavailable(Box::new(DamagedRows)));
+                }
+                if seen < asked as usize {
+                    break;
+                }
+            }
+            resealed = limit - page.limit;
+            damaged += page.damaged.len();
+        }
     }
     if resealed == 0 {
+        if damaged > 0 {
+            warn!(
+                damaged,
+                "sealed rows do not open, and are left as they are: the older keys that sealed them stay in keys.at_rest"
+            );
+        }
         for key in older {
-            forget(connection, key).await?;
-            info!("nothing is sealed with an older key any more: it may leave keys.at_rest");
+            if forget_unused(connection, key).await? {
+                info!("nothing is sealed with an older key any more: it may leave keys.at_rest");
+            }
         }
     }
     Ok(resealed.into())
 }
 
-async fn reseal_people(
-    connection: &mut Connection,
-    vault: &Vault,
-    older: i64,
-    current: i64,
-    limit: u32,
-) -> Result<u32, StoreError> {
-    let found = sqlx::query_scalar("SELECT id FROM person WHERE key = $1 LIMIT $2").bind(older).bind(i64::from(limit));
-    let mut people: Vec<i64> = found.fetch_all(&mut *connection).await?;
-    people.sort_unstable();
-    match locks::people(connection, &people).await {
-        // Whoever was forgotten meanwhile is passed over.
-        Ok(()) | Err(StoreError::PersonUnknown) => {}
-        Err(error) => return Err(error),
-    }
-    for person in &people {
-        let row = sqlx::query(
-            "SELECT document, reference, particulars, fingerprint FROM person \
-             JOIN rest_key ON rest_key.id = person.key WHERE person.id = $1",
-        );
-        let Some(row) = row.bind(person).fetch_optional(&mut *connection).await? else { continue };
-        let sealed = seal(vault, &open(vault, &row)?);
-        sqlx::query("UPDATE person SET document = $1, reference = $2, particulars = $3, key = $4 WHERE id = $5")
-            .bind(sealed.document.as_ref().map(<[u8; 16]>::as_slice))
-            .bind(sealed.reference.as_ref().map(<[u8; 16]>::as_slice))
-            .bind(sealed.particulars)
-            .bind(current)
-            .bind(person)
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(people.len() as u32)
+/// What has something sealed in it.
+#[derive(Clone, Copy)]
+enum Table {
+    Person,
+    Code,
+    OperatorAccess,
 }
 
-async fn reseal_justifications(
-    connection: &mut Connection,
-    vault: &Vault,
+/// Some rows of one table and one older key.
+struct Page {
     older: i64,
     current: i64,
+    /// How many may be sealed anew still.
     limit: u32,
-) -> Result<u32, StoreError> {
-    const OLDER: &str = "
-        SELECT code.id, person, recorded_at, request_id, justification AS sealed, fingerprint
-        FROM code JOIN rest_key ON rest_key.id = code.key WHERE code.key = $1 LIMIT $2";
-    let rows = sqlx::query(OLDER).bind(older).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
-    for row in &rows {
-        let request_id: Option<&str> = row.try_get("request_id")?;
-        let person = PersonId(row.try_get("person")?);
-        let place = code_place(person, time(row, "recorded_at")?, request_id.unwrap_or_default());
-        let sealed = anew(vault, Sealed::Justification, &place, row)?;
-        let update = sqlx::query("UPDATE code SET justification = $1, key = $2 WHERE id = $3");
-        let update = update.bind(sealed).bind(current).bind(row.try_get::<i64, _>("id")?);
-        update.execute(&mut *connection).await?;
-    }
-    Ok(rows.len() as u32)
+    /// Those that do not open, by their numbers.
+    damaged: Vec<i64>,
 }
 
-async fn reseal_reasons(
-    connection: &mut Connection,
-    vault: &Vault,
-    older: i64,
-    current: i64,
-    limit: u32,
-) -> Result<u32, StoreError> {
-    const OLDER: &str = "
-        SELECT operator_access.id, at, operator, method, reason AS sealed, fingerprint
-        FROM operator_access JOIN rest_key ON rest_key.id = operator_access.key
-        WHERE operator_access.key = $1 LIMIT $2";
-    let rows = sqlx::query(OLDER).bind(older).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
-    for row in &rows {
-        let place = access_place(time(row, "at")?, row.try_get("operator")?, row.try_get("method")?);
-        let sealed = anew(vault, Sealed::Reason, &place, row)?;
-        let update = sqlx::query("UPDATE operator_access SET reason = $1, key = $2 WHERE id = $3");
-        let update = update.bind(sealed).bind(current).bind(row.try_get::<i64, _>("id")?);
-        update.execute(&mut *connection).await?;
+impl Page {
+    /// `select`, of the rows of `table` that are not known to be damaged. The conditions are no more than these: each backend finds them
+    /// by its index, however many rows there are.
+    async fn rows(
+        &self,
+        connection: &mut Connection,
+        select: &'static str,
+        table: &'static str,
+    ) -> Result<Vec<Row>, StoreError> {
+        let mut query = QueryBuilder::<Database>::new(select);
+        query.push(format!(" WHERE {table}.key = ")).push_bind(self.older);
+        if !self.damaged.is_empty() {
+            query.push(format!(" AND {table}.id NOT IN ("));
+            list(&mut query, self.damaged.iter().copied());
+            query.push(")");
+        }
+        query.push(" LIMIT ").push_bind(i64::from(self.limit));
+        Ok(query.build().fetch_all(connection).await?)
     }
-    Ok(rows.len() as u32)
+
+    /// Notes what became of a row: what was sealed anew, if it opened.
+    fn note<T>(&mut self, id: i64, anew: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        match anew {
+            Ok(anew) => {
+                self.limit -= 1;
+                Ok(Some(anew))
+            }
+            Err(error) if is_damage(&error) => {
+                self.damaged.push(id);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn reseal_people(&mut self, connection: &mut Connection, vault: &Vault) -> Result<usize, StoreError> {
+        let rows = self.rows(connection, "SELECT person.id FROM person", "person").await?;
+        let mut people: Vec<i64> = rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
+        people.sort_unstable();
+        match locks::people(connection, &people).await {
+            // Whoever was forgotten meanwhile is passed over.
+            Ok(()) | Err(StoreError::PersonUnknown) => {}
+            Err(error) => return Err(error),
+        }
+        for person in &people {
+            let row = sqlx::query(
+                "SELECT document, reference, particulars, fingerprint FROM person \
+                 JOIN rest_key ON rest_key.id = person.key WHERE person.id = $1",
+            );
+            let Some(row) = row.bind(person).fetch_optional(&mut *connection).await? else { continue };
+            let Some(named) = self.note(*person, open(vault, &row))? else { continue };
+            let sealed = seal(vault, &named);
+            sqlx::query("UPDATE person SET document = $1, reference = $2, particulars = $3, key = $4 WHERE id = $5")
+                .bind(sealed.document.as_ref().map(<[u8; 16]>::as_slice))
+                .bind(sealed.reference.as_ref().map(<[u8; 16]>::as_slice))
+                .bind(sealed.particulars)
+                .bind(self.current)
+                .bind(person)
+                .execute(&mut *connection)
+                .await?;
+        }
+        Ok(people.len())
+    }
+
+    async fn reseal_justifications(&mut self, connection: &mut Connection, vault: &Vault) -> Result<usize, StoreError> {
+        const SEALED: &str = "
+            SELECT code.id, person, recorded_at, request_id, justification AS sealed, fingerprint
+            FROM code JOIN rest_key ON rest_key.id = code.key";
+        let rows = self.rows(connection, SEALED, "code").await?;
+        for row in &rows {
+            let id = row.try_get("id")?;
+            let Some(sealed) = self.note(id, justification_anew(vault, row))? else { continue };
+            let update = sqlx::query("UPDATE code SET justification = $1, key = $2 WHERE id = $3");
+            update.bind(sealed).bind(self.current).bind(id).execute(&mut *connection).await?;
+        }
+        Ok(rows.len())
+    }
+
+    async fn reseal_reasons(&mut self, connection: &mut Connection, vault: &Vault) -> Result<usize, StoreError> {
+        const SEALED: &str = "
+            SELECT operator_access.id, at, operator, method, reason AS sealed, fingerprint
+            FROM operator_access JOIN rest_key ON rest_key.id = operator_access.key";
+        let rows = self.rows(connection, SEALED, "operator_access").await?;
+        for row in &rows {
+            let id = row.try_get("id")?;
+            let Some(sealed) = self.note(id, reason_anew(vault, row))? else { continue };
+            let update = sqlx::query("UPDATE operator_access SET reason = $1, key = $2 WHERE id = $3");
+            update.bind(sealed).bind(self.current).bind(id).execute(&mut *connection).await?;
+        }
+        Ok(rows.len())
+    }
+}
+
+/// Whether an error is of the row that was read, and not of the store or of the ring.
+fn is_damage(error: &StoreError) -> bool {
+    let StoreError::Unavailable(cause) = error else { return false };
+    let not_of_its_type = || matches!(cause.downcast_ref(), Some(sqlx::Error::ColumnDecode { .. }));
+    cause.is::<NotSealedHere>() || cause.is::<Corrupt>() || not_of_its_type()
+}
+
+fn justification_anew(vault: &Vault, row: &Row) -> Result<Vec<u8>, StoreError> {
+    let request_id: Option<&str> = row.try_get("request_id")?;
+    let person = PersonId(row.try_get("person")?);
+    let place = code_place(person, time(row, "recorded_at")?, request_id.unwrap_or_default());
+    anew(vault, Sealed::Justification, &place, row)
+}
+
+fn reason_anew(vault: &Vault, row: &Row) -> Result<Vec<u8>, StoreError> {
+    let place = access_place(time(row, "at")?, row.try_get("operator")?, row.try_get("method")?);
+    anew(vault, Sealed::Reason, &place, row)
 }
 
 /// What a row has in `sealed`, under the current key.

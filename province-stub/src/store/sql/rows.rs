@@ -2,6 +2,7 @@
 
 use proto::time::UnixTime;
 use sqlx::{Encode, QueryBuilder, Row as _, Type};
+use thiserror::Error;
 
 use super::{Database, Row};
 use crate::store::StoreError;
@@ -47,7 +48,12 @@ pub(super) fn bytes<const N: usize>(row: &Row, column: &'static str) -> Result<[
     row.try_get::<&[u8], _>(column)?.try_into().map_err(|_| corrupt(column))
 }
 
-/// The error for a stored value that is not as it was written.
+/// A stored value that is not as it was written.
+#[derive(Debug, Error)]
+#[error("column {0} holds what was never stored there")]
+pub(super) struct Corrupt(&'static str);
+
+/// The error for it.
 pub(super) fn corrupt(column: &'static str) -> StoreError {
-    StoreError::Unavailable(format!("column {column} holds what was never stored there").into())
+    StoreError::Unavailable(Corrupt(column).into())
 }

@@ -1,5 +1,7 @@
 //! Who waits for whom: nobody here. The one writer has the whole database to itself from its first statement on.
 
+use std::collections::BTreeMap;
+
 use super::Connection;
 use crate::store::{PersonId, StoreError};
 
@@ -24,8 +26,13 @@ pub(super) async fn people(connection: &mut Connection, people: &[i64]) -> Resul
 
 /// An area that is listed otherwise now, and the last stay there that has been looked at. Others take another one.
 pub(super) async fn relisted(connection: &mut Connection) -> Result<Option<(i64, i64)>, StoreError> {
-    let area = sqlx::query_as("SELECT area, after FROM relisted ORDER BY area LIMIT 1");
+    let area = sqlx::query_as("SELECT area, after FROM relisted ORDER BY since, area LIMIT 1");
     Ok(area.fetch_optional(connection).await?)
+}
+
+/// Keeps others from changing what is about these areas: stays, or where it says so listings, which are for all stays.
+pub(super) async fn areas(_: &mut Connection, _: &BTreeMap<i64, bool>) -> Result<(), StoreError> {
+    Ok(())
 }
 
 /// Waits for whoever is giving numbers.

@@ -8,7 +8,7 @@ use sqlx::Connection as _;
 use super::*;
 use crate::{
     document::Document,
-    store::{Name, NewAssignment, Store as _, suite},
+    store::{Name, NewAssignment, Store as _, filing::OperatorAccess, suite},
     test_support::{NOW, RETENTION, device_key, new_device, request, seeded_document, vault},
     vault::{Indexed, Sealed},
 };
@@ -304,6 +304,89 @@ async fn a_key_is_replaced_while_all_goes_on() {
         sqlx::query_scalar("SELECT reason FROM operator_access").fetch_one(&store.writer).await.unwrap();
     let opened = rotated().current().open(Sealed::Reason, &reason_place(), &reason).unwrap();
     assert_eq!(&**opened, b"a visit");
+}
+
+#[tokio::test]
+async fn a_damaged_row_holds_up_no_other_and_its_key_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = knowing(dir.path()).await;
+    for index in 1..6 {
+        let device = new_device(&seeded_document(index), &Name::new("上官溪渡").unwrap(), &device_key());
+        store.enroll_device(&request(&format!("enroll-{index}"), ""), &device, 1).await.unwrap();
+    }
+    let key = crate::request::RequestKey { method: crate::request::Method::SetCode, ..request("request-3", "") };
+    let assignment = NewAssignment { document: seeded_document(1), ..sealed_assignment() };
+    store.set_code(&key, &assignment, &SystemRandom).await.unwrap();
+    let access = OperatorAccess {
+        document: seeded_document(1),
+        operator: "41/operator/li".into(),
+        reason: "a visit".into(),
+        now: NOW,
+    };
+    store.record_operator_access(&access).await.unwrap();
+    store.record_operator_access(&access).await.unwrap();
+    store.record_operator_access(&access).await.unwrap();
+    // What is bent, what is cut, what is in another place than it was sealed into, and what is not there or of no time.
+    for damage in [
+        "UPDATE person SET particulars = CAST(x'00' || substr(particulars, 2) AS BLOB) WHERE id = 1",
+        "UPDATE person SET particulars = x'' WHERE id = 2",
+        "UPDATE person SET document = zeroblob(16) WHERE id = 3",
+        "UPDATE code SET justification = x'00' WHERE id = (SELECT max(id) FROM code)",
+        "UPDATE operator_access SET reason = NULL WHERE id = 1",
+        "UPDATE operator_access SET at = -1 WHERE id = 2",
+    ] {
+        assert_eq!(sqlx::query(damage).execute(&store.writer).await.unwrap().rows_affected(), 1, "{damage}");
+    }
+    let [old] = &fingerprints(&store).await[..] else { panic!() };
+    let old = old.clone();
+    store.close().await;
+
+    let store = open_with(dir.path(), vault().behind(&[6; 32])).await.unwrap();
+    let left = async || {
+        let keys = "SELECT (SELECT count(*) FROM person WHERE key = 1), (SELECT count(*) FROM code WHERE key = 1), \
+                    (SELECT count(*) FROM operator_access WHERE key = 1)";
+        sqlx::query_as::<_, (i64, i64, i64)>(keys).fetch_one(&store.writer).await.unwrap()
+    };
+    assert_eq!(left().await, (6, 2, 3));
+    let mut resealed = 0;
+    loop {
+        match store.reseal(1).await.unwrap() {
+            0 => break,
+            more => resealed += more,
+        }
+    }
+    assert_eq!((resealed, left().await), (3 + 1 + 1, (3, 1, 2)));
+    assert_eq!(store.reseal(9).await.unwrap(), 0, "and it is no more work");
+    assert!(fingerprints(&store).await.contains(&old), "who puts the rows back needs it");
+    store.close().await;
+    let error = open_with(dir.path(), Vault::new(&[6; 32], Arc::new(SystemRandom))).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+
+    // When they are gone, or whole again, it may go.
+    let store = open_with(dir.path(), vault().behind(&[6; 32])).await.unwrap();
+    for gone in [
+        "UPDATE code SET justification = NULL, key = NULL WHERE key = 1",
+        "DELETE FROM operator_access WHERE key = 1",
+        "UPDATE person SET key = 2 WHERE key = 1",
+    ] {
+        sqlx::query(gone).execute(&store.writer).await.unwrap();
+    }
+    assert_eq!(store.reseal(9).await.unwrap(), 0);
+    assert!(!fingerprints(&store).await.contains(&old));
+}
+
+#[tokio::test]
+async fn a_store_that_is_damaged_all_over_is_to_be_put_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = knowing(dir.path()).await;
+    let many = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i <= 1000)
+                INSERT INTO operator_access (person, at, operator, method, reason, key)
+                SELECT 1, i, 'li', 'look', x'00', 1 FROM n";
+    sqlx::query(many).execute(&store.writer).await.unwrap();
+    store.close().await;
+    let store = open_with(dir.path(), vault().behind(&[6; 32])).await.unwrap();
+    let StoreError::Unavailable(error) = store.reseal(500).await.unwrap_err() else { panic!() };
+    assert!(error.to_string().contains("more than 1000 sealed rows"), "{error}");
 }
 
 #[tokio::test]

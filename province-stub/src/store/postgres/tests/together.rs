@@ -199,6 +199,31 @@ async fn one_key_at_once_as_a_phones_and_a_tokens_is_taken_once() {
     }
 }
 
+#[tokio::test]
+async fn a_damaged_row_holds_up_no_other_and_its_key_stays() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let (url, dir) = (cluster.database().await, tempfile::tempdir().unwrap());
+    let store = open(&url, dir.path()).await;
+    for index in 0..4 {
+        enroll(&store, index, &format!("request-{index}")).await.unwrap();
+    }
+    let damage = "UPDATE person SET particulars = '\\x00' WHERE id = (SELECT min(id) FROM person)";
+    sqlx::query(damage).execute(&store.writers).await.unwrap();
+    store.close().await;
+    let (newer, limits) = (vault().behind(&[6; 32]), PostgresLimits::default());
+    let store = PostgresStore::open(&url, limits, dir.path(), newer, Arc::new(SystemRandom)).await.unwrap();
+    let mut resealed = 0;
+    loop {
+        match store.reseal(1).await.unwrap() {
+            0 => break,
+            more => resealed += more,
+        }
+    }
+    assert_eq!(resealed, 3);
+    let keys = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM rest_key");
+    assert_eq!(keys.fetch_one(&store.writers).await.unwrap(), 2, "who puts the row back needs both");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_write_by_two_keys_take_nobody_for_two_people() {
     let Some(cluster) = Cluster::shared() else { return };

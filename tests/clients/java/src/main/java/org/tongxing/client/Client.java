@@ -36,6 +36,7 @@ import org.tongxing.recognition.v1.RecognizeRequest;
 import org.tongxing.recognition.v1.RecognizeResponse;
 import org.tongxing.traveler.v1.Access;
 import org.tongxing.traveler.v1.EnrollDeviceRequest;
+import org.tongxing.traveler.v1.ExportTravelerRequest;
 import org.tongxing.traveler.v1.IssueConsentRequest;
 import org.tongxing.traveler.v1.ListAccessesRequest;
 import org.tongxing.traveler.v1.TravelerServiceGrpc.TravelerServiceBlockingStub;
@@ -71,7 +72,10 @@ public final class Client {
     client.atTheGate(text);
   }
 
-  /** Options: --dir, --member, --venue, --name, --label, and --document for a seeded person. */
+  /**
+   * Options: --dir, --member, --venue, --name, --label, --document for a seeded person, and --reference for one whose code
+   * the member's platform has pushed.
+   */
   Client(String[] arguments) throws IOException, GeneralSecurityException {
     for (int i = 0; i + 1 < arguments.length; i += 2) {
       options.put(arguments[i], arguments[i + 1]);
@@ -93,9 +97,9 @@ public final class Client {
     var channel = federation.node(member, "backend");
     try {
       var backend = TravelerServiceGrpc.newBlockingStub(channel).withDeadlineAfter(DEADLINE, TimeUnit.SECONDS);
-      var phone = new Phone(backend, document, name);
+      var phone = new Phone(backend, document, name, options.getOrDefault("--reference", ""));
       deviceId = phone.deviceId;
-      if (!options.containsKey("--document")) {
+      if (!options.containsKey("--document") && !options.containsKey("--reference")) {
         setCode(options.getOrDefault("--label", "绿码"));
       }
       phone.consent(backend, venue.split("/")[1], List.of(Purpose.PURPOSE_ENTRY, Purpose.PURPOSE_TRAVEL));
@@ -117,6 +121,22 @@ public final class Client {
     }
   }
 
+  /** How many codes home has on file for the traveler, those that hold no more among them. */
+  int codesOnFile() throws IOException {
+    var channel = federation.node(member, "backend");
+    try {
+      var backend = TravelerServiceGrpc.newBlockingStub(channel).withDeadlineAfter(DEADLINE, TimeUnit.SECONDS);
+      var request = ExportTravelerRequest.newBuilder().setDeviceId(ByteString.copyFrom(deviceId)).build();
+      int codes = 0;
+      for (var parts = backend.exportTraveler(request); parts.hasNext(); ) {
+        codes += parts.next().hasCode() ? 1 : 0;
+      }
+      return codes;
+    } finally {
+      channel.shutdownNow();
+    }
+  }
+
   private static final class Phone {
     private final KeyPair enrollmentKey = Signed.newDeviceKey();
     private final byte[] deviceId;
@@ -124,12 +144,14 @@ public final class Client {
     private KeyPair tokenKey;
     private byte[] token, k;
 
-    Phone(TravelerServiceBlockingStub backend, Document document, String name) throws GeneralSecurityException {
+    Phone(TravelerServiceBlockingStub backend, Document document, String name, String reference)
+        throws GeneralSecurityException {
       var request =
           EnrollDeviceRequest.newBuilder()
               .setRequestId(UUID.randomUUID().toString())
               .setDocument(document)
               .setName(name)
+              .setPersonReference(reference) // Empty: the platform, if there is one, has no code for this person.
               .setEnrollmentKey(ByteString.copyFrom(Signed.coseKey(enrollmentKey).EncodeToBytes()));
       var response = backend.enrollDevice(request.build());
       deviceId = response.getDeviceId().toByteArray();
@@ -219,7 +241,7 @@ public final class Client {
   }
 
   /** A venue asks the national gateway. All it got from the phone is the text of the QR. */
-  private void atTheGate(String text) throws IOException, GeneralSecurityException {
+  void atTheGate(String text) throws IOException, GeneralSecurityException {
     var shown = Presentation.read(text);
     var channel = federation.gateway(venue);
     try {

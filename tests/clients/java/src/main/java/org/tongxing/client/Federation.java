@@ -93,17 +93,23 @@ final class Federation {
   }
 
   ManagedChannel node(String member, String role) throws IOException {
+    return node(dir, member, role);
+  }
+
+  /** For whoever asks no gateway, and needs no more than an address and its own credentials: the member's platform. */
+  static ManagedChannel node(Path dir, String member, String role) throws IOException {
+    var addresses = Toml.parse(dir.resolve("federation.toml"));
     String address = addresses.getString(List.of("addresses", "nodes", member, "public"));
-    return channel(address, member, role + "/" + member);
+    return channel(dir, address, member, role + "/" + member);
   }
 
   ManagedChannel gateway(String venue) throws IOException {
     String address = addresses.getArray("addresses.gateways").getTable(0).getString("public");
-    return channel(address, "gateway", "venue/" + venue.replace('/', '-'));
+    return channel(dir, address, "gateway", "venue/" + venue.replace('/', '-'));
   }
 
   /** Believes the one CA of the server that is meant. Every other member's CA vouches for its own alone. */
-  private ManagedChannel channel(String address, String server, String own) throws IOException {
+  private static ManagedChannel channel(Path dir, String address, String server, String own) throws IOException {
     var credentials =
         TlsChannelCredentials.newBuilder()
             .trustManager(dir.resolve("ca/" + server + ".tongxing.test.pem").toFile())

@@ -26,14 +26,7 @@ final class SecondLook {
 
   public static void main(String[] arguments) throws Exception {
     var client = new Client(arguments);
-    var shown = Client.Presentation.read(client.atHome());
-    var request =
-        RecognizeRequest.newBuilder()
-            .setToken(ByteString.copyFrom(shown.token()))
-            .setProof(ByteString.copyFrom(shown.proof()))
-            .setVenue(client.venue)
-            .setPurpose(Purpose.PURPOSE_ENTRY)
-            .build();
+    var request = request(client.venue, client.atHome());
     var channel = client.federation.gateway(client.venue);
     try {
       var gateway = RecognitionServiceGrpc.newBlockingStub(channel);
@@ -71,8 +64,18 @@ final class SecondLook {
     return accesses.stream().findFirst().filter(a -> a.getExchangeId().equals(answer.getExchangeId())).isPresent();
   }
 
-  private static RecognizeResponse ask(
-      RecognitionServiceBlockingStub gateway, RecognizeRequest request) {
+  /** What a venue asks, of the text of a QR. */
+  static RecognizeRequest request(String venue, String text) {
+    var shown = Client.Presentation.read(text);
+    return RecognizeRequest.newBuilder()
+        .setToken(ByteString.copyFrom(shown.token()))
+        .setProof(ByteString.copyFrom(shown.proof()))
+        .setVenue(venue)
+        .setPurpose(Purpose.PURPOSE_ENTRY)
+        .build();
+  }
+
+  static RecognizeResponse ask(RecognitionServiceBlockingStub gateway, RecognizeRequest request) {
     return gateway.withDeadlineAfter(3, TimeUnit.SECONDS).recognize(request);
   }
 }

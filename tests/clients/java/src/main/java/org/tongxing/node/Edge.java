@@ -57,6 +57,13 @@ final class Edge implements ServerInterceptor {
 
   static final Set<String> SERVICES = RULES.keySet();
 
+  /**
+   * Methods of these services that this node does not serve: how its member's own data comes to it is its own affair, and
+   * these are province-stub's doors for it.
+   */
+  private static final Set<String> NOT_SERVED =
+      Set.of("ClearCode", "ExplainCode", "PutCodes", "GetCode", "ExportTraveler");
+
   private final String member;
   private final Peers peers;
   private final ScheduledExecutorService timer;
@@ -100,7 +107,7 @@ final class Edge implements ServerInterceptor {
 
   private Rule authorize(Peer peer, String service, String method) {
     var rule = RULES.get(String.valueOf(service));
-    if (rule == null) {
+    if (rule == null || NOT_SERVED.contains(method)) {
       throw new Refusal(ErrorReason.ERROR_REASON_METHOD_UNKNOWN);
     }
     String role = rule.role;

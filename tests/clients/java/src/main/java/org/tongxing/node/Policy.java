@@ -17,6 +17,9 @@ final class Policy {
   private static final Pattern DURATION = Pattern.compile("([0-9]{1,9})([smhd])");
   private static final Set<String> TEXT = Set.of("zh", "en");
   private static final Set<String> MEANINGS = Set.of("green", "yellow", "red", "undetermined");
+  private static final Set<String> EVIDENCE =
+      Set.of("case", "contact", "high-risk-stay", "medium-risk-stay", "low-risk-stay", "positive-test");
+  private static final String LIFTED = "lifted_by_negative_test", WAIVED = "waived_by_negative_test_within";
   private static final Set<String> ANSWERS =
       Set.of("green", "yellow", "red", "unknown", "undetermined", "unsubstantiated", "unreachable");
 
@@ -31,7 +34,7 @@ final class Policy {
     var root = Toml.parse(toml);
     check(!root.hasErrors(), "not TOML");
     var parts = Set.of("name", "lives", "quotas", "grants", "labels", "rules", "authorities", "answers", "correction");
-    keys(root, "the policy", parts, Set.of("development", "access_log"));
+    keys(root, "the policy", parts, Set.of("development", "access_log", "evidence", "assigned_labels"));
     check(root.get("name") instanceof String, "name is not a text");
     var development = root.contains("development") ? root.get("development") : false;
     check(development instanceof Boolean, "development is true or false");
@@ -47,7 +50,10 @@ final class Policy {
     visibilityDelay = duration(accessLog, "visibility_delay", 0, 0, 30 * DAY);
     readGrants(table(root, "grants"));
     readLabels(table(root, "labels"));
-    checkRules(table(root, "rules"), table(root, "authorities"));
+    var assigning = checkRules(table(root, "rules"), table(root, "authorities"));
+    checkAssigning(assigning, root.contains("evidence") ? table(root, "evidence") : Toml.parse(""));
+    var assigned = root.contains("assigned_labels") ? table(root, "assigned_labels") : Toml.parse("");
+    checkAssigned(assigned, !assigning.isEmpty());
     checkAnswers(table(root, "answers"));
     texts(table(root, "correction"), "correction", TEXT);
   }
@@ -157,15 +163,74 @@ final class Policy {
     }
   }
 
-  private static void checkRules(TomlTable rules, TomlTable authorities) {
+  /** Returns the rules by which codes follow from evidence. This node has none: they are only checked. */
+  private static Map<String, TomlTable> checkRules(TomlTable rules, TomlTable authorities) {
+    var assigning = new HashMap<String, TomlTable>();
     authorities.keySet().forEach(kind -> texts(table(authorities, kind), "authorities." + kind, TEXT));
     for (String id : rules.keySet()) {
       var rule = table(rules, id);
-      keys(rule, "rules." + id, Set.of("zh", "en", "levels", "authorities"), Set.of());
+      keys(rule, "rules." + id, Set.of("zh", "en", "levels", "authorities"), Set.of("assigns"));
       boolean levels = list(rule, "levels").stream().allMatch(List.of("yellow", "red")::contains);
       boolean known = list(rule, "authorities").stream().allMatch(authorities.keySet()::contains);
       check(Forms.bytes(id) <= Forms.MAX_RULE && levels && known, "rules." + id + " is out of bounds");
+      if (rule.contains("assigns")) {
+        checkAssigns("rules." + id + ".assigns", table(rule, "assigns"), list(rule, "levels"));
+        assigning.put(id, table(rule, "assigns"));
+      }
     }
+    return assigning;
+  }
+
+  private static void checkAssigns(String name, TomlTable assigns, List<Object> levels) {
+    keys(assigns, name, Set.of("evidence", "phases"), Set.of(LIFTED, WAIVED));
+    check(EVIDENCE.contains(assigns.get("evidence")), name + " is for unknown evidence");
+    check(!assigns.contains(LIFTED) || assigns.get(LIFTED) instanceof Boolean, name + "." + LIFTED + " is true or false");
+    duration(assigns, WAIVED, HOUR, HOUR, 30 * DAY);
+    var phases = list(assigns, "phases");
+    check(phases.size() >= 1 && phases.size() <= 4, name + " has 1 to 4 phases");
+    for (Object item : phases) {
+      check(item instanceof TomlTable, name + ".phases is not of tables");
+      var phase = (TomlTable) item;
+      keys(phase, name + ".phases", Set.of("as", "lasts"), Set.of());
+      duration(phase, "lasts", 0, HOUR, 366 * DAY);
+      var meanings = list(phase, "as");
+      boolean may = meanings.stream().allMatch(meaning -> meaning.equals("undetermined") || levels.contains(meaning));
+      boolean once = Set.copyOf(meanings).size() == meanings.size();
+      check(may && once && !meanings.isEmpty(), name + " assigns what the rule may not");
+    }
+  }
+
+  /** Evidence is kept for as long as any rule reaches back; where a negative test eases one, somebody may bring tests. */
+  private static void checkAssigning(Map<String, TomlTable> assigning, TomlTable evidence) {
+    keys(evidence, "evidence", Set.of(), Set.of("retention"));
+    long retention = duration(evidence, "retention", 180 * DAY, 30 * DAY, 3660 * DAY);
+    boolean tested = assigning.values().stream().anyMatch(rule -> "positive-test".equals(rule.get("evidence")));
+    assigning.forEach((id, rule) -> {
+      var phases = list(rule, "phases").stream();
+      long lasts = phases.mapToLong(phase -> duration((TomlTable) phase, "lasts", 0, 0, Long.MAX_VALUE)).sum();
+      long waived = duration(rule, WAIVED, 0, 0, Long.MAX_VALUE);
+      check(Math.max(lasts, waived) <= retention, "evidence.retention is less than rules." + id + " reaches back");
+      boolean eased = rule.contains(WAIVED) || Boolean.TRUE.equals(rule.get(LIFTED));
+      check(tested || !eased, "rules." + id + " is eased by tests that nobody may bring");
+    });
+  }
+
+  /** Which of several labels that mean the same a node would assign: no choice is left open where any are assigned. */
+  private void checkAssigned(TomlTable assigned, boolean assigns) {
+    check(labels.keySet().containsAll(assigned.keySet()), "assigned_labels has one that is not in labels");
+    labels.forEach((member, meanings) -> {
+      var chosen = assigned.contains(List.of(member)) ? table(assigned, member) : Toml.parse("");
+      for (String meaning : chosen.keySet()) {
+        Object label = chosen.get(List.of(meaning));
+        check(MEANINGS.contains(meaning) && meaning.equals(meanings.get(label)),
+            "assigned_labels." + member + "." + meaning + " does not mean it");
+      }
+      for (String meaning : MEANINGS) {
+        long choices = meanings.values().stream().filter(meaning::equals).count();
+        boolean open = assigns && choices > 1 && !chosen.keySet().contains(meaning);
+        check(!open, "assigned_labels." + member + "." + meaning + " is missing");
+      }
+    });
   }
 
   private static void checkAnswers(TomlTable answers) {
