@@ -175,7 +175,9 @@ mod tests {
         assert_eq!(all(&fixture, &lives, 2, &mut progress, NOW).await, 0, "other lives are no other rules");
         assert_eq!(label(&fixture, 3).await.as_deref(), Some("红码"));
         let short = policy(RED, "phases = [{ as = [\"red\"], lasts = \"2d\" }, { as = [\"yellow\"], lasts = \"7d\" }]");
-        assert_eq!(all(&fixture, &short, 3, &mut progress, NOW).await, 4);
+        // Other nodes of the member take the new edition up first.
+        assert_eq!(all(&fixture, &short, 3, &mut progress, NOW).await, 0);
+        assert_eq!(all(&fixture, &short, 3, &mut progress, NOW.plus(SETTLED_AFTER)).await, 4);
         let last = 2 * AT_ONCE + 6;
         assert_eq!(
             (label(&fixture, 0).await.as_deref(), label(&fixture, last).await.as_deref()),
@@ -198,7 +200,9 @@ mod tests {
             "[labels.default]\n\"绿码\" = \"green\"",
             "[labels.default]\n\"绿码\" = \"green\"\n\"暂缓\" = \"undetermined\"",
         );
-        assert_eq!(all(&fixture, &labels, 2, &mut progress, NOW).await, 3, "from the first one on");
+        assert_eq!(all(&fixture, &labels, 2, &mut progress, NOW).await, 0, "not before all have the edition");
+        let settled = NOW.plus(SETTLED_AFTER);
+        assert_eq!(all(&fixture, &labels, 2, &mut progress, settled).await, 3, "from the first one on");
         assert_eq!(fixture.home.store.assessed_rules().await.unwrap(), labels.rules_digest());
     }
 
