@@ -153,8 +153,8 @@ const FORGET: [&str; 5] = [
     "DELETE FROM person WHERE id IN (",
 ];
 
-/// Forgets evidence that ended before a time, some rows at most. What goes on is kept: a case, a listing without an end; and so are
-/// doses, which are never over. Whoever it was about is looked at again: a green that rested on it alone is none any more.
+/// Forgets evidence that ended before a time, some rows at most. What goes on is kept: a case, a listing without an end; and
+/// so are doses, which are never over. Whoever it was about is looked at again: a green that rested on it alone is none any more.
 pub(super) async fn sweep(
     connection: &mut Connection,
     before: UnixTime,

@@ -221,7 +221,7 @@ async fn a_damaged_row_holds_up_no_other_and_its_key_stays() {
     }
     assert_eq!(resealed, 3);
     let keys = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM rest_key");
-    assert_eq!(keys.fetch_one(&store.writers).await.unwrap(), 2, "who puts the row back needs both");
+    assert_eq!(keys.fetch_one(&store.readers).await.unwrap(), 2, "who puts the row back needs both");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
