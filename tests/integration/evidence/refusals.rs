@@ -354,13 +354,14 @@ async fn pushed_codes_have_a_verdict_each() {
         ("a resident ID for a reference", code(RESIDENT_ID), invalid("person_reference")),
         ("of the future", PushedCode { assign_time: at(31), ..base() }, invalid("assign_time")),
         (
-            "the same by a clock ahead",
+            "the same since later, by a clock ahead",
             PushedCode { assign_time: at(30), authority: "00/cdc".into(), ..base() },
-            plain(CodeVerdict::Unchanged),
+            plain(CodeVerdict::Assigned),
         ),
         ("no code and a rule", PushedCode { label: String::new(), ..base() }, invalid("rule")),
-        ("none any more", gone(at(0)), plain(CodeVerdict::Withdrawn)),
-        ("none, again", gone(at(0)), plain(CodeVerdict::Unchanged)),
+        ("none, but before that", gone(at(0)), refused(Reason::AssignmentOutdated, "")),
+        ("none any more", gone(at(30)), plain(CodeVerdict::Withdrawn)),
+        ("none, again", gone(at(30)), plain(CodeVerdict::Unchanged)),
     ];
     let answer = push(&platform, cases.iter().map(|(_, code, _)| code.clone()).collect()).await;
     assert_eq!(answer.verdicts.len(), cases.len());
