@@ -92,7 +92,7 @@ CREATE TABLE evidence (
 );
 
 CREATE INDEX evidence_of_person ON evidence (person, class, at) WHERE person IS NOT NULL;
-CREATE INDEX evidence_of_area ON evidence (detail, class, id) WHERE class IN (3, 6);
+CREATE INDEX evidence_of_area ON evidence (detail, class, id) WHERE class = 3 OR class = 6;
 CREATE TABLE relisted (
     area  BIGINT  PRIMARY KEY,
     after BIGINT  NOT NULL,

@@ -114,7 +114,7 @@ CREATE TABLE evidence (
 ) STRICT;
 
 CREATE INDEX evidence_of_person ON evidence (person, class, at) WHERE person IS NOT NULL;
-CREATE INDEX evidence_of_area ON evidence (detail, class, id) WHERE class IN (3, 6);
+CREATE INDEX evidence_of_area ON evidence (detail, class, id) WHERE class = 3 OR class = 6;
 -- Areas that are listed otherwise now, since when, and the last stay there whose grade has been worked out anew; `again`: they
 -- have been listed otherwise once more meanwhile.
 CREATE TABLE relisted (

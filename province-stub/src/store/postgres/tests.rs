@@ -56,6 +56,24 @@ fn cause(refused: Result<PostgresStore, StoreError>) -> String {
 }
 
 #[tokio::test]
+async fn evidence_is_found_by_an_index_however_much_there_is() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&cluster.database().await, dir.path()).await;
+    let mut connection = store.readers.acquire().await.unwrap();
+    // An empty table would be read whole.
+    sqlx::query("SET enable_seqscan = off").execute(&mut *connection).await.unwrap();
+    for (statement, index) in sql::asked_of_evidence() {
+        let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("EXPLAIN {statement}")))
+            .fetch_all(&mut *connection)
+            .await
+            .unwrap();
+        let plan = plan.join("\n");
+        assert!(plan.contains(index) && !plan.contains("Seq Scan"), "{statement}: {plan}");
+    }
+}
+
+#[tokio::test]
 async fn upholds_the_stores_contract() {
     let Some(cluster) = Cluster::shared() else { return };
     suite::run(async || {

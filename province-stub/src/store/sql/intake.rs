@@ -28,6 +28,12 @@ use crate::{
 /// Rows of one INSERT, well below the databases' bounds on parameters.
 const ROWS: usize = 500;
 
+/// How much a source has on file about people: by person, and not by source, of which there may be millions; the sum keeps
+/// the planner from that index.
+pub(super) const FILED: &str = "SELECT person, count(*) AS filed FROM evidence WHERE source + 0 = ";
+/// The listings of areas.
+pub(super) const LISTINGS: &str = "SELECT id, detail, at, until, grade FROM evidence WHERE class = 6 AND detail IN (";
+
 /// Takes in a batch. In a dry run the caller rolls back.
 pub(super) async fn take_in(
     connection: &mut Connection,
@@ -252,9 +258,7 @@ impl Batch {
         if areas.is_empty() {
             return Ok(());
         }
-        let mut query = QueryBuilder::<Database>::new(
-            "SELECT id, detail, at, until, grade FROM evidence WHERE class = 6 AND detail IN (",
-        );
+        let mut query = QueryBuilder::<Database>::new(LISTINGS);
         rows::list(&mut query, areas);
         for row in query.push(")").build().fetch_all(connection).await? {
             // A listing on file is known here by its row, one of this batch by its record.
@@ -549,7 +553,7 @@ async fn counts(
     if people.peek().is_none() {
         return Ok(Vec::new());
     }
-    let mut query = QueryBuilder::<Database>::new("SELECT person, count(*) AS filed FROM evidence WHERE source = ");
+    let mut query = QueryBuilder::<Database>::new(FILED);
     query.push_bind(source).push(" AND person IN (");
     rows::list(&mut query, people);
     let rows = query.push(") GROUP BY person").build().fetch_all(connection).await?;

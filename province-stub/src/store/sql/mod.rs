@@ -50,6 +50,17 @@ use crate::{
     },
 };
 
+/// What every batch asks about evidence: each must be found by this index, however much evidence there is.
+#[cfg(test)]
+pub(super) fn asked_of_evidence() -> [(String, &'static str); 4] {
+    [
+        (format!("{}1 AND person IN (1, 2) GROUP BY person", intake::FILED), "evidence_of_person"),
+        (format!("{}110101, 110102)", intake::LISTINGS), "evidence_of_area"),
+        (regrade::STAYS.replace("$1", "110101").replace("$2", "1").replace("$3", "200"), "evidence_of_area"),
+        (regrade::LISTINGS.replace("$1", "110101"), "evidence_of_area"),
+    ]
+}
+
 /// Rows of one table that one sweep forgets at most: some ten milliseconds.
 const SWEPT_AT_ONCE: i64 = 2_000;
 /// What is forgotten, and when.

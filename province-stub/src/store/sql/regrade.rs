@@ -42,12 +42,16 @@ pub(super) async fn is_due(connection: &mut Connection) -> Result<bool, StoreErr
     Ok(any.is_some())
 }
 
+/// Some of the stays in an area.
+pub(super) const STAYS: &str =
+    "SELECT id, person FROM evidence WHERE class = 3 AND detail = $1 AND id > $2 ORDER BY id LIMIT $3";
+/// All listings of an area.
+pub(super) const LISTINGS: &str = "SELECT detail, at, until, grade FROM evidence WHERE class = 6 AND detail = $1";
+
 /// Grades some stays anew, of the area that waits for longest, and says of whom something has changed.
 pub(super) async fn some(connection: &mut Connection, now: UnixTime, limit: u32) -> Result<Vec<i64>, StoreError> {
     let Some((area, after)) = locks::relisted(connection).await? else { return Ok(Vec::new()) };
-    let page =
-        sqlx::query("SELECT id, person FROM evidence WHERE class = 3 AND detail = $1 AND id > $2 ORDER BY id LIMIT $3");
-    let page = page.bind(area).bind(after).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
+    let page = sqlx::query(STAYS).bind(area).bind(after).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
     let Some(last) = page.last().map(|row| row.try_get::<i64, _>("id")).transpose()? else {
         finish(connection, area, now).await?;
         return Ok(Vec::new());
@@ -89,7 +93,7 @@ async fn finish(connection: &mut Connection, area: i64, now: UnixTime) -> Result
 }
 
 async fn listings(connection: &mut Connection, area: i64) -> Result<Vec<Listing>, StoreError> {
-    let rows = sqlx::query("SELECT detail, at, until, grade FROM evidence WHERE class = 6 AND detail = $1");
+    let rows = sqlx::query(LISTINGS);
     rows.bind(area).fetch_all(connection).await?.iter().map(intake::read_listing).collect()
 }
 

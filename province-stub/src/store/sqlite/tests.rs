@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use proto::{random::SystemRandom, statement::LogHead, terms::Scope, token::Cti};
-use sqlx::Connection as _;
+use sqlx::{Connection as _, Row as _};
 
 use super::*;
 use crate::{
@@ -167,6 +167,20 @@ async fn a_damaged_record_hides_no_other() {
     }
     assert_eq!(seen, [3, 2, 0]);
     assert_eq!(store.accesses(person, NOW, None, 3).await.unwrap().len(), 3, "a page is full if there is enough");
+}
+
+#[tokio::test]
+async fn evidence_is_found_by_an_index_however_much_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).await;
+    for (statement, index) in sql::asked_of_evidence() {
+        let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
+            .fetch_all(&store.writer)
+            .await
+            .unwrap();
+        let plan: Vec<String> = plan.iter().map(|step| step.get("detail")).collect();
+        assert!(plan[0].contains(&format!("SEARCH evidence USING INDEX {index} ")), "{statement}: {plan:?}");
+    }
 }
 
 #[tokio::test]
