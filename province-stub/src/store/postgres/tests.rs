@@ -11,7 +11,7 @@ use sqlx::Connection as _;
 use super::{cluster::Cluster, *};
 use crate::{
     store::{Store, suite},
-    test_support::{NOW, vault},
+    test_support::{NOW, RETENTION, vault},
 };
 
 fn limits() -> PostgresLimits {
@@ -48,6 +48,17 @@ async fn answer(store: &PostgresStore) -> LogHead {
         }
     }
     panic!("the store does not answer any more: {:?}", store.head().await)
+}
+
+/// Waits until it takes changes, too: that a connection of before the server went is gone shows when it is used.
+async fn take_changes(store: &PostgresStore) {
+    for _ in 0..50 {
+        match store.sweep(NOW, RETENTION).await {
+            Ok(_) => return,
+            Err(_) => sleep(Duration::from_millis(100)).await,
+        }
+    }
+    panic!("the store takes no changes any more: {:?}", store.sweep(NOW, RETENTION).await)
 }
 
 fn cause(refused: Result<PostgresStore, StoreError>) -> String {
@@ -241,12 +252,14 @@ async fn a_standby_is_not_believed_and_one_that_took_over_begins_a_new_epoch() {
 async fn a_copy_that_was_put_back_begins_a_new_epoch_under_a_node_that_runs_too() {
     let Some(cluster) = Cluster::start() else { return };
     let (url, dir) = (cluster.database().await, tempfile::tempdir().unwrap());
-    let store = open_with(&url, limits(), dir.path()).await.unwrap();
+    // One connection to write by.
+    let store = open_with(&url, PostgresLimits { max_connections: 2, ..limits() }, dir.path()).await.unwrap();
     let before = store.head().await.unwrap();
     cluster.stop();
     cluster.copy("data", "copy");
     cluster.resume("");
     assert_eq!(answer(&store).await, before, "a restart is no restore");
+    take_changes(&store).await;
     suite::event(&store).await;
     cluster.stop();
     cluster.copy("copy", "data");
